@@ -1,0 +1,24 @@
+//! The vocabulary: who asks (subject, principal), what for (action), where (scope), what is answered
+//! (decision), and the policy documents that answers rest on. One word per thing, the words of Azure RBAC.
+//!
+//! Pure values and the rules that need nothing else: no I/O, no clock, no protobuf. Imports nothing of the
+//! crate; everything else imports this.
+
+mod action;
+mod decision;
+mod document;
+mod principal;
+mod problem;
+mod request;
+mod scope;
+
+pub use action::{Action, ActionError, Plane, Wildcards, pattern_matches};
+pub use decision::{Decision, DenyHit, Grant, ReasonCode, Undecided, Why};
+pub use document::{
+    At, DenyAssignment, DenyEffect, Documents, Group, Locator, ManagementGroup, PermissionBlock,
+    RoleAssignment, RoleDefinition, SourceFile, Spanned, Subscription,
+};
+pub use principal::{ALL_PRINCIPALS, Guid, PrincipalId};
+pub use problem::{Location, Problem, Problems, Severity};
+pub use request::{CheckRequest, Subject};
+pub use scope::{MANAGEMENT_GROUP_PREFIX, Scope, ScopeError, ScopeKind};
