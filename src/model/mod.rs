@@ -12,6 +12,7 @@ mod problem;
 mod request;
 mod scope;
 
+pub(crate) use action::MAX_ACTION_BYTES;
 pub use action::{Action, ActionError, Plane, Wildcards, pattern_matches};
 pub use decision::{Decision, DenyHit, Grant, ReasonCode, Undecided, Why};
 pub use document::{

@@ -1,0 +1,724 @@
+//! Documents to buffer. Everything that evaluation would otherwise have to find out is found out here, once:
+//! closures of groups, the tree of scopes, what encloses what, which lists hold a pattern.
+//!
+//! Everything is sorted by what it is, so that equal documents give equal bytes in whatever order and files they
+//! were written.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use zerocopy::little_endian::{U32, U64, U128};
+
+use super::CompileOptions;
+use super::hash;
+use super::layout::{self, MAX_SEGMENTS, NONE, Section, Slot, Text, Writer};
+use crate::model::{
+    ALL_PRINCIPALS, At, DenyEffect, Documents, Guid, MANAGEMENT_GROUP_PREFIX, PermissionBlock, PrincipalId,
+    Problem, Problems, Scope, ScopeKind, Spanned, Wildcards,
+};
+
+/// Compiles, or says what is wrong.
+pub(super) fn compile(documents: &Documents, options: CompileOptions) -> Result<Vec<u8>, Problems> {
+    let mut compiler = Compiler { documents, problems: Problems::new(), texts: Texts::default() };
+    let buffer = compiler.run(options);
+    match buffer {
+        Some(buffer) if compiler.problems.is_empty() => Ok(buffer),
+        _ => {
+            compiler.problems.sort();
+            Err(compiler.problems)
+        }
+    }
+}
+
+struct Compiler<'a> {
+    documents: &'a Documents,
+    problems: Problems,
+    texts: Texts,
+}
+
+/// The last section: every text once.
+#[derive(Default)]
+struct Texts {
+    bytes: Vec<u8>,
+    places: HashMap<String, Text>,
+}
+
+/// A scope on its way into the tree.
+struct Node<'a> {
+    text: &'a str,
+    parent: usize,
+    path_parent: Option<usize>,
+    known: bool,
+}
+
+/// Scopes by folded text, numbered in preorder.
+struct Scopes {
+    by_text: HashMap<String, u32>,
+    records: Vec<layout::Scope>,
+}
+
+/// A permission block and the unit (role or deny assignment) it belongs to.
+struct Block<'a> {
+    unit: u32,
+    permissions: &'a PermissionBlock,
+}
+
+type Id<'a> = PrincipalId<'a>;
+
+impl<'a> Compiler<'a> {
+    fn run(&mut self, options: CompileOptions) -> Option<Vec<u8>> {
+        let documents = self.documents;
+        let scopes = self.scopes();
+        let roles = self.roles();
+        // Assignments and deny assignments that can be resolved; the others have become problems.
+        let mut assignments = Vec::with_capacity(documents.role_assignments.len());
+        for assignment in &documents.role_assignments {
+            let role = self.role(&roles, &assignment.role_definition_id);
+            let scope = self.scope(&scopes, &assignment.scope);
+            if let (Some(role), Some(scope)) = (role, scope) {
+                assignments.push((assignment, role, scope));
+            }
+        }
+        let mut denies = Vec::new();
+        for deny in &documents.deny_assignments {
+            if let Some(scope) = self.scope(&scopes, &deny.scope) {
+                denies.push((deny, scope));
+            }
+        }
+        if !self.problems.is_empty() {
+            return None;
+        }
+
+        let names = Names::new(
+            roles
+                .keys()
+                .copied()
+                .map(PrincipalId::new)
+                .chain(assignments.iter().map(|(assignment, ..)| PrincipalId::new(&assignment.name.value)))
+                .chain(denies.iter().map(|(deny, _)| PrincipalId::new(&deny.name.value))),
+        );
+        denies.sort_by_key(|(deny, scope)| (*scope, names.get(&deny.name.value)));
+        let principals = Principals::new(documents);
+
+        let mut writer = Writer::new();
+        let mut flags = if options.wildcards == Wildcards::Strict { layout::STRICT_WILDCARDS } else { 0 };
+        if denies.iter().any(|(deny, _)| {
+            deny.effect == DenyEffect::Enforced
+                && !deny.do_not_apply_to_child_scopes
+                && Scope::parse(&deny.scope.value)
+                    .is_ok_and(|scope| scope.kind() == ScopeKind::ManagementGroup)
+        }) {
+            flags |= layout::DENY_AT_MANAGEMENT_GROUP;
+        }
+
+        // Units and their blocks: roles in the order of their ids, then deny assignments in theirs.
+        let mut blocks = Vec::new();
+        for (unit, role) in roles.values().enumerate() {
+            let unit = self.number(unit)?;
+            blocks.extend(role.permissions.iter().map(|permissions| Block { unit, permissions }));
+        }
+        for (position, (deny, _)) in denies.iter().enumerate() {
+            let unit = self.number(roles.len().checked_add(position)?)?;
+            blocks.extend(deny.permissions.iter().map(|permissions| Block { unit, permissions }));
+        }
+        self.put_patterns(&mut writer, &blocks)?;
+        let block_units: Vec<U32> = blocks.iter().map(|block| block.unit.into()).collect();
+        writer.put(Section::Blocks, &block_units);
+
+        let role_numbers: HashMap<&str, u32> = roles.keys().copied().zip(0..).collect();
+        self.put_principals(&mut writer, &principals, &names, &role_numbers, &scopes, assignments)?;
+        self.put_scopes(&mut writer, scopes, denies.iter().map(|(_, scope)| *scope))?;
+
+        let mut role_records = Vec::with_capacity(roles.len());
+        for (id, role) in &roles {
+            let name = self.text(&role.role_name.value)?;
+            role_records.push(layout::Role { id: names.get(id)?.into(), name });
+        }
+        writer.put(Section::Roles, &role_records);
+        self.put_denies(&mut writer, &denies, &principals, &names, roles.len())?;
+        self.put_names(&mut writer, &names)?;
+
+        let units = self.number(roles.len().checked_add(denies.len())?)?;
+        let guid_principals = self.number(principals.guids)?;
+        let texts = std::mem::take(&mut self.texts);
+        writer.put(Section::TextBytes, &texts.bytes);
+        Some(writer.finish(flags, units, guid_principals))
+    }
+
+    // --- scopes ---
+
+    /// The tree of all scopes that something stands at or the hierarchy names.
+    fn scopes(&mut self) -> Scopes {
+        let documents = self.documents;
+        let mut texts: BTreeMap<String, String> = BTreeMap::new();
+        let mut add = |text: &str| {
+            if let Ok(scope) = Scope::parse(text) {
+                texts.entry(scope.as_str().to_ascii_lowercase()).or_insert_with(|| scope.as_str().to_owned());
+            }
+        };
+        add("/");
+        for assignment in &documents.role_assignments {
+            add(&assignment.scope.value);
+        }
+        for deny in &documents.deny_assignments {
+            add(&deny.scope.value);
+        }
+        let management_group = |name: &str| format!("{MANAGEMENT_GROUP_PREFIX}{name}");
+        let subscription = |id: &str| format!("/subscriptions/{id}");
+        let mut invalid = Vec::new();
+        for name in documents
+            .management_groups
+            .iter()
+            .flat_map(|group| [Some(&group.name), group.parent.as_ref()])
+            .flatten()
+            .chain(documents.subscriptions.iter().map(|link| &link.parent))
+        {
+            let text = management_group(&name.value);
+            if !Scope::parse(&text).is_ok_and(|scope| scope.kind() == ScopeKind::ManagementGroup) {
+                let message = format!("`{}` is no name of a management group", name.value);
+                let problem = Problem::error("InvalidManagementGroup", message).value(&name.value);
+                invalid.push((problem, name.at));
+            }
+        }
+        for link in &documents.subscriptions {
+            let text = subscription(&link.id.value);
+            if !Scope::parse(&text).is_ok_and(|scope| scope.kind() == ScopeKind::Subscription) {
+                let message = format!("`{}` is no subscription id", link.id.value);
+                invalid
+                    .push((Problem::error("InvalidSubscription", message).value(&link.id.value), link.id.at));
+            }
+        }
+        // Which scope hangs under which, by folded text.
+        let mut hierarchy: HashMap<String, Option<String>> = HashMap::new();
+        for group in &documents.management_groups {
+            let scope = management_group(&group.name.value);
+            add(&scope);
+            let parent = group.parent.as_ref().map(|parent| management_group(&parent.value));
+            if let Some(parent) = &parent {
+                add(parent);
+                hierarchy.entry(parent.to_ascii_lowercase()).or_insert(None);
+            }
+            let known = hierarchy.entry(scope.to_ascii_lowercase()).or_insert(None);
+            if let Some(parent) = parent {
+                *known = Some(parent.to_ascii_lowercase());
+            }
+        }
+        for link in &documents.subscriptions {
+            let (scope, parent) = (subscription(&link.id.value), management_group(&link.parent.value));
+            add(&scope);
+            add(&parent);
+            hierarchy.entry(parent.to_ascii_lowercase()).or_insert(None);
+            hierarchy.insert(scope.to_ascii_lowercase(), Some(parent.to_ascii_lowercase()));
+        }
+
+        for (problem, at) in invalid {
+            self.problem(problem, at);
+        }
+        let position: HashMap<&str, usize> = texts.keys().map(String::as_str).zip(0..).collect();
+        let root = position.get("/").copied().unwrap_or_default();
+        let mut nodes: Vec<Node<'_>> = Vec::with_capacity(texts.len());
+        for (folded, text) in &texts {
+            let mut prefix = folded.as_str();
+            let mut path_parent = None;
+            while let Some((shorter, _)) = prefix.rsplit_once('/') {
+                if let Some(&found) = position.get(shorter) {
+                    path_parent = Some(found);
+                    break;
+                }
+                prefix = shorter;
+            }
+            let above = hierarchy.get(folded);
+            let parent = above
+                .and_then(Option::as_ref)
+                .and_then(|parent| position.get(parent.as_str()).copied())
+                .or(path_parent)
+                .unwrap_or(root);
+            nodes.push(Node { text, parent, path_parent, known: above.is_some() });
+        }
+        self.number_tree(&nodes, root, texts.keys())
+    }
+
+    /// Numbers the tree in preorder. A cycle in the hierarchy leaves scopes that no walk from the root reaches.
+    fn number_tree<'t>(
+        &mut self,
+        nodes: &[Node<'_>],
+        root: usize,
+        folded: impl Iterator<Item = &'t String> + Clone,
+    ) -> Scopes {
+        let mut children: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
+        for (index, node) in nodes.iter().enumerate().rev() {
+            if index != root
+                && let Some(list) = children.get_mut(node.parent)
+            {
+                list.push(index);
+            }
+        }
+        let mut numbers = vec![NONE; nodes.len()];
+        let mut order = Vec::with_capacity(nodes.len());
+        let mut pending = vec![root];
+        while let Some(index) = pending.pop() {
+            if let (Some(number), Ok(next)) = (numbers.get_mut(index), u32::try_from(order.len())) {
+                *number = next;
+            }
+            order.push(index);
+            pending.extend(children.get(index).into_iter().flatten());
+        }
+        if order.len() < nodes.len() {
+            self.problems.push(
+                Problem::error("HierarchyCycle", "the management groups contain each other in a circle")
+                    .field("managementGroups"),
+            );
+        }
+        let number_of = |index: usize| numbers.get(index).copied().unwrap_or(NONE);
+        let mut records = Vec::with_capacity(order.len());
+        for &index in &order {
+            let Some(node) = nodes.get(index) else { continue };
+            let prefix =
+                node.path_parent.and_then(|parent| nodes.get(parent)).map_or(0, |parent| parent.text.len());
+            let suffix = node.text.get(prefix..).unwrap_or_default();
+            if Scope::parse(node.text).is_ok_and(|scope| scope.segments().count() > MAX_SEGMENTS) {
+                self.problems.push(
+                    Problem::error(
+                        "InvalidScope",
+                        format!("scope `{}` has more than {MAX_SEGMENTS} segments", node.text),
+                    )
+                    .value(node.text),
+                );
+            }
+            records.push(layout::Scope {
+                path_parent: node.path_parent.map_or(NONE, number_of).into(),
+                parent: if index == root { NONE } else { number_of(node.parent) }.into(),
+                last: U32::ZERO,
+                nearest_deny: NONE.into(),
+                flags: if node.known { layout::HIERARCHY_KNOWN } else { 0 }.into(),
+                suffix: self.text(suffix).unwrap_or(Text { start: U32::ZERO, length: U32::ZERO }),
+            });
+        }
+        // Children come behind their parents, so going backwards each parent sees the ends of all its children.
+        let mut lasts: Vec<u32> = (0..).take(records.len()).collect();
+        for (number, record) in records.iter().enumerate().rev() {
+            let (own, parent) = (lasts.get(number).copied().unwrap_or_default(), record.parent.get());
+            if let Some(last) = lasts.get_mut(parent as usize) {
+                *last = (*last).max(own);
+            }
+        }
+        for (record, last) in records.iter_mut().zip(lasts) {
+            record.last = last.into();
+        }
+        Scopes { by_text: folded.cloned().zip(numbers).collect(), records }
+    }
+
+    fn scope(&mut self, scopes: &Scopes, text: &Spanned<String>) -> Option<u32> {
+        match Scope::parse(&text.value) {
+            // By text it would contain every management group without being part of their hierarchy.
+            Ok(scope) if scope.as_str().eq_ignore_ascii_case("/providers/Microsoft.Management") => {
+                let problem =
+                    Problem::error("InvalidScope", format!("`{scope}` lies beside the management groups"))
+                        .field("scope")
+                        .value(&text.value)
+                        .help("use a management group, or `/`");
+                self.problem(problem, text.at);
+                None
+            }
+            Ok(scope) => scopes.by_text.get(&scope.as_str().to_ascii_lowercase()).copied(),
+            Err(error) => {
+                let problem = Problem::error("InvalidScope", format!("`{}` {error}", text.value));
+                self.problem(problem.field("scope").value(&text.value), text.at);
+                None
+            }
+        }
+    }
+
+    fn put_scopes(
+        &mut self,
+        writer: &mut Writer,
+        mut scopes: Scopes,
+        denied: impl Iterator<Item = u32>,
+    ) -> Option<()> {
+        let denied: BTreeSet<u32> = denied.collect();
+        for number in 0..scopes.records.len() {
+            let record = scopes.records.get(number)?;
+            let above = scopes.records.get(record.parent.get() as usize).map(|parent| parent.nearest_deny);
+            let here = self.number(number)?;
+            let nearest = if denied.contains(&here) { here.into() } else { above.unwrap_or(NONE.into()) };
+            scopes.records.get_mut(number)?.nearest_deny = nearest;
+        }
+        let hashes = scopes.by_text.iter().filter(|(text, _)| *text != "/").map(|(text, &number)| {
+            let segments = text.split('/').skip(1);
+            (segments.fold(hash::EMPTY_PATH, |path, segment| hash::segment(path, segment.as_bytes())), number)
+        });
+        writer.put(Section::ScopeSlots, &slots(hashes.collect()));
+        writer.put(Section::Scopes, &scopes.records);
+        Some(())
+    }
+
+    // --- roles and patterns ---
+
+    /// Roles by id. `documents::check` has refused two that differ under one id.
+    fn roles(&mut self) -> BTreeMap<&'a str, &'a crate::model::RoleDefinition> {
+        let mut roles = BTreeMap::new();
+        for role in &self.documents.role_definitions {
+            roles.entry(role.id.value.as_str()).or_insert(role);
+        }
+        roles
+    }
+
+    fn role<'r>(
+        &mut self,
+        roles: &BTreeMap<&'r str, &'r crate::model::RoleDefinition>,
+        id: &Spanned<String>,
+    ) -> Option<&'a str>
+    where
+        'r: 'a,
+    {
+        let found = roles.get_key_value(id.value.as_str()).map(|(id, _)| *id);
+        if found.is_none() {
+            let problem = Problem::error(
+                "RoleDefinitionDoesNotExist",
+                format!("no role definition has the id `{}`", id.value),
+            );
+            self.problem(problem.field("roleDefinitionId").value(&id.value), id.at);
+        }
+        found
+    }
+
+    fn put_patterns(&mut self, writer: &mut Writer, blocks: &[Block<'_>]) -> Option<()> {
+        // Folded text to the lists that hold it.
+        let mut patterns: BTreeMap<String, BTreeSet<u32>> = BTreeMap::new();
+        for (number, block) in blocks.iter().enumerate() {
+            for (list, (_, texts)) in block.permissions.lists().into_iter().enumerate() {
+                let posting = self.number(number.checked_mul(4)?.checked_add(list)?)?;
+                for text in texts {
+                    patterns.entry(text.value.to_ascii_lowercase()).or_default().insert(posting);
+                }
+            }
+        }
+        // The group of patterns with a wildcard in the first segment stands first, under no hash.
+        let mut groups: BTreeMap<Option<u64>, Vec<(String, BTreeSet<u32>)>> =
+            BTreeMap::from([(None, Vec::new())]);
+        for (text, lists) in patterns {
+            let first = text.split('/').next().unwrap_or_default();
+            let group = (!first.contains('*')).then(|| hash::segment(hash::EMPTY_PATH, first.as_bytes()));
+            groups.entry(group).or_default().push((text, lists));
+        }
+        let (mut group_records, mut pattern_records, mut postings) = (Vec::new(), Vec::new(), Vec::new());
+        for (group, patterns) in groups {
+            group_records.push(layout::PatternGroup {
+                hash: U64::new(group.unwrap_or_default()),
+                first: self.number(pattern_records.len())?.into(),
+                count: self.number(patterns.len())?.into(),
+            });
+            for (text, lists) in patterns {
+                pattern_records.push(layout::Pattern {
+                    text: self.text(&text)?,
+                    first_posting: self.number(postings.len())?.into(),
+                    postings: self.number(lists.len())?.into(),
+                });
+                postings.extend(lists.into_iter().map(U32::new));
+            }
+        }
+        writer.put(Section::PatternGroups, &group_records);
+        writer.put(Section::Patterns, &pattern_records);
+        writer.put(Section::Postings, &postings);
+        Some(())
+    }
+
+    // --- principals and assignments ---
+
+    fn put_principals(
+        &mut self,
+        writer: &mut Writer,
+        principals: &Principals<'_>,
+        names: &Names<'_>,
+        roles: &HashMap<&str, u32>,
+        scopes: &Scopes,
+        assignments: Vec<(&crate::model::RoleAssignment, &str, u32)>,
+    ) -> Option<()> {
+        let mut sorted: Vec<(u32, u32, std::cmp::Reverse<u32>, u32)> = Vec::with_capacity(assignments.len());
+        for (assignment, role, scope) in assignments {
+            sorted.push((
+                principals.get(&assignment.principal_id.value)?,
+                scope,
+                // Walking from the end upwards meets the smaller name first.
+                std::cmp::Reverse(names.get(&assignment.name.value)?),
+                roles.get(role).copied()?,
+            ));
+        }
+        sorted.sort_unstable();
+        // The same assignment exported twice is one.
+        sorted.dedup();
+        let mut entries = Vec::with_capacity(sorted.len());
+        let mut entry_names: Vec<U32> = Vec::with_capacity(sorted.len());
+        let mut ranges: Vec<(Option<u32>, u32)> = vec![(None, 0); principals.ids.len()];
+        // Positions (within the principal) of the entries that enclose the one at hand, innermost last.
+        let mut open: Vec<(u32, u32)> = Vec::new();
+        let mut previous = None;
+        for (number, &(principal, scope, name, role)) in sorted.iter().enumerate() {
+            let number = self.number(number)?;
+            let last = scopes.records.get(scope as usize)?.last.get();
+            if previous != Some(principal) {
+                (previous, *ranges.get_mut(principal as usize)?) = (Some(principal), (Some(number), 0));
+                open.clear();
+            }
+            let range = ranges.get_mut(principal as usize)?;
+            let position = range.1;
+            range.1 = range.1.checked_add(1)?;
+            while open.last().is_some_and(|&(_, open_last)| open_last < scope) {
+                open.pop();
+            }
+            entries.push(layout::Entry {
+                scope: scope.into(),
+                last: last.into(),
+                role: role.into(),
+                enclosing: open.last().map_or(NONE, |&(position, _)| position).into(),
+            });
+            entry_names.push(name.0.into());
+            open.push((position, last));
+        }
+        writer.put(Section::Entries, &entries);
+        writer.put(Section::EntryNames, &entry_names);
+
+        let (mut records, mut member_of) = (Vec::with_capacity(principals.ids.len()), Vec::new());
+        let (mut guid_hashes, mut text_hashes) = (Vec::new(), Vec::new());
+        // Those without assignments begin where the next ones do, so that who an entry belongs to can be searched.
+        let mut begin = 0;
+        for (number, (id, (first_entry, count))) in principals.ids.iter().zip(ranges).enumerate() {
+            let first_entry = first_entry.unwrap_or(begin);
+            begin = first_entry.checked_add(count)?;
+            let groups = principals.member_of.get(number)?;
+            let here = self.number(number)?;
+            let packed = match id {
+                PrincipalId::Guid(guid) => {
+                    guid_hashes.push((hash::guid(guid.as_u128()), here));
+                    guid.as_u128()
+                }
+                PrincipalId::Text(text) => {
+                    text_hashes.push((hash::text(text.as_bytes()), here));
+                    let place = self.text(text)?;
+                    u128::from(place.start.get()) | u128::from(place.length.get()) << 32
+                }
+            };
+            records.push(layout::Principal {
+                id: U128::new(packed),
+                first_entry: first_entry.into(),
+                entries: count.into(),
+                first_group: self.number(member_of.len())?.into(),
+                groups: self.number(groups.len())?.into(),
+            });
+            member_of.extend(groups.iter().map(|&group| U32::new(group)));
+        }
+        writer.put(Section::Principals, &records);
+        writer.put(Section::MemberOf, &member_of);
+        writer.put(Section::GuidSlots, &slots(guid_hashes));
+        writer.put(Section::TextSlots, &slots(text_hashes));
+        Some(())
+    }
+
+    fn put_denies(
+        &mut self,
+        writer: &mut Writer,
+        denies: &[(&crate::model::DenyAssignment, u32)],
+        principals: &Principals<'_>,
+        names: &Names<'_>,
+        roles: usize,
+    ) -> Option<()> {
+        let (mut records, mut listed) = (Vec::with_capacity(denies.len()), Vec::<U32>::new());
+        for (position, (deny, scope)) in denies.iter().enumerate() {
+            let mut flags = 0;
+            if deny.effect == DenyEffect::Audit {
+                flags |= layout::DENY_AUDIT;
+            }
+            if deny.do_not_apply_to_child_scopes {
+                flags |= layout::DENY_NOT_TO_CHILDREN;
+            }
+            if deny
+                .principals
+                .iter()
+                .any(|id| PrincipalId::new(&id.value) == PrincipalId::Guid(ALL_PRINCIPALS))
+            {
+                flags |= layout::DENY_ALL_PRINCIPALS;
+            }
+            let mut list = |ids: &[Spanned<String>]| -> Option<(U32, U32)> {
+                let numbers: BTreeSet<u32> = ids.iter().filter_map(|id| principals.get(&id.value)).collect();
+                let first = u32::try_from(listed.len()).ok()?;
+                listed.extend(numbers.iter().map(|&number| U32::new(number)));
+                Some((first.into(), u32::try_from(numbers.len()).ok()?.into()))
+            };
+            let (first_principal, included) = list(&deny.principals)?;
+            let (first_excluded, excluded) = list(&deny.exclude_principals)?;
+            records.push(layout::Deny {
+                scope: (*scope).into(),
+                unit: self.number(roles.checked_add(position)?)?.into(),
+                flags: flags.into(),
+                name: names.get(&deny.name.value)?.into(),
+                first_principal,
+                principals: included,
+                first_excluded,
+                excluded,
+            });
+        }
+        writer.put(Section::Denies, &records);
+        writer.put(Section::DenyPrincipals, &listed);
+        Some(())
+    }
+
+    fn put_names(&mut self, writer: &mut Writer, names: &Names<'_>) -> Option<()> {
+        let guids: Vec<U128> = names.guids.iter().map(|guid| U128::new(guid.as_u128())).collect();
+        let mut texts = Vec::with_capacity(names.texts.len());
+        for text in &names.texts {
+            texts.push(self.text(text)?);
+        }
+        writer.put(Section::NameGuids, &guids);
+        writer.put(Section::NameTexts, &texts);
+        Some(())
+    }
+
+    // --- small things ---
+
+    /// Indices and lengths are 32 bits wide.
+    fn number(&mut self, value: usize) -> Option<u32> {
+        let number = u32::try_from(value).ok().filter(|&number| number != NONE);
+        if number.is_none() {
+            self.problems
+                .push(Problem::error("PolicyTooLarge", "the policy has more parts than 32 bits can count"));
+        }
+        number
+    }
+
+    fn text(&mut self, text: &str) -> Option<Text> {
+        if let Some(&place) = self.texts.places.get(text) {
+            return Some(place);
+        }
+        let (start, length) = (self.number(self.texts.bytes.len())?, self.number(text.len())?);
+        let place = Text { start: start.into(), length: length.into() };
+        self.texts.bytes.extend_from_slice(text.as_bytes());
+        self.texts.places.insert(text.to_owned(), place);
+        Some(place)
+    }
+
+    fn problem(&mut self, problem: Problem, at: At) {
+        self.problems.push(problem.at(self.documents.locator().locate(at)));
+    }
+}
+
+/// Names of role definitions, role assignments and deny assignments: GUIDs first, each kind in order, so that the
+/// smaller number is the smaller name.
+struct Names<'a> {
+    guids: Vec<Guid>,
+    texts: Vec<&'a str>,
+    numbers: HashMap<Id<'a>, u32>,
+}
+
+impl<'a> Names<'a> {
+    fn new(names: impl Iterator<Item = Id<'a>>) -> Self {
+        let (mut guids, mut texts) = (BTreeSet::new(), BTreeSet::new());
+        for name in names {
+            match name {
+                PrincipalId::Guid(guid) => guids.insert(guid),
+                PrincipalId::Text(text) => texts.insert(text),
+            };
+        }
+        let all = guids.iter().copied().map(Id::Guid).chain(texts.iter().copied().map(Id::Text));
+        let numbers = all.zip(0..).collect();
+        Self { guids: guids.into_iter().collect(), texts: texts.into_iter().collect(), numbers }
+    }
+
+    fn get(&self, name: &str) -> Option<u32> {
+        self.numbers.get(&PrincipalId::new(name)).copied()
+    }
+}
+
+/// Everybody who something can depend on, in order: GUIDs first.
+struct Principals<'a> {
+    ids: Vec<Id<'a>>,
+    guids: usize,
+    numbers: HashMap<Id<'a>, u32>,
+    /// For each the groups that contain it and matter, sorted.
+    member_of: Vec<Vec<u32>>,
+}
+
+impl<'a> Principals<'a> {
+    fn new(documents: &'a Documents) -> Self {
+        // Those that something is said about.
+        let mut named: BTreeSet<Id<'a>> = BTreeSet::new();
+        named.extend(
+            documents
+                .role_assignments
+                .iter()
+                .map(|assignment| PrincipalId::new(&assignment.principal_id.value)),
+        );
+        for deny in &documents.deny_assignments {
+            let listed = deny.principals.iter().chain(&deny.exclude_principals);
+            named.extend(listed.map(|id| PrincipalId::new(&id.value)));
+        }
+        // Direct memberships, upwards.
+        let mut groups_of: HashMap<Id<'a>, BTreeSet<Id<'a>>> = HashMap::new();
+        for group in &documents.groups {
+            let id = PrincipalId::new(&group.id.value);
+            for member in &group.members {
+                groups_of.entry(PrincipalId::new(&member.value)).or_default().insert(id);
+            }
+        }
+        // INVARIANT (group closure): `member_of` holds every named group that contains a principal, through any
+        // number of groups. Evaluation takes it as complete and walks no further.
+        let mut closures: BTreeMap<Id<'a>, BTreeSet<Id<'a>>> = BTreeMap::new();
+        for &start in groups_of.keys() {
+            let (mut seen, mut pending) = (BTreeSet::new(), vec![start]);
+            while let Some(id) = pending.pop() {
+                for &group in groups_of.get(&id).into_iter().flatten() {
+                    if seen.insert(group) {
+                        pending.push(group);
+                    }
+                }
+            }
+            seen.retain(|group| *group != start && named.contains(group));
+            if !seen.is_empty() {
+                closures.insert(start, seen);
+            }
+        }
+        named.extend(closures.keys().copied());
+
+        let ids: Vec<Id<'a>> = named.into_iter().collect();
+        let numbers: HashMap<Id<'a>, u32> = ids.iter().copied().zip(0..).collect();
+        let member_of = ids
+            .iter()
+            .map(|id| {
+                closures
+                    .get(id)
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|group| numbers.get(group).copied())
+                    .collect()
+            })
+            .collect();
+        let guids = ids.iter().take_while(|id| matches!(id, PrincipalId::Guid(_))).count();
+        Self { ids, guids, numbers, member_of }
+    }
+
+    fn get(&self, id: &str) -> Option<u32> {
+        self.numbers.get(&PrincipalId::new(id)).copied()
+    }
+}
+
+/// An open-addressing table, at most half full. The order of insertion is that of the indices, so that equal
+/// contents give equal bytes.
+fn slots(mut hashes: Vec<(u64, u32)>) -> Vec<Slot> {
+    hashes.sort_unstable_by_key(|&(_, index)| index);
+    let size = hashes.len().saturating_mul(2).next_power_of_two().max(2);
+    let mask = size.wrapping_sub(1);
+    let mut table = vec![Slot { tag: U32::ZERO, index: NONE.into() }; size];
+    for (hash, index) in hashes {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the table takes the low bits, the tag the high ones"
+        )]
+        let (mut position, tag) = (hash as usize & mask, (hash >> 32) as u32);
+        while let Some(slot) = table.get_mut(position) {
+            if slot.index.get() == NONE {
+                *slot = Slot { tag: tag.into(), index: index.into() };
+                break;
+            }
+            position = position.wrapping_add(1) & mask;
+        }
+    }
+    table
+}

@@ -1,0 +1,380 @@
+//! The form of a compiled policy: one contiguous, position-independent, little-endian buffer of flat arrays.
+//!
+//! ```text
+//! Header │ section table │ scopes │ scope slots │ principals │ principal slots │ … │ text bytes
+//! ```
+//!
+//! Every record is made of byte-aligned little-endian integers, so a section is used in place wherever the buffer
+//! lies. Records refer to each other by index. Opening checks the header and that every section lies within the
+//! buffer; every index is checked where it is followed, and one that leads nowhere is [`Damaged`], never a guess.
+
+use std::ops::Range;
+
+use zerocopy::little_endian::{U32, U64, U128};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// No index.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// Deeper scopes are refused in a policy; of a deeper target only this many segments can name a known scope.
+pub(super) const MAX_SEGMENTS: usize = 48;
+
+const MAGIC: [u8; 8] = *b"POSTERN\0";
+const FORMAT: u32 = 1;
+const SECTIONS: usize = Section::TextBytes as usize + 1;
+
+/// The sections, in the order they lie in.
+#[derive(Clone, Copy)]
+#[repr(usize)]
+pub(super) enum Section {
+    Scopes,
+    ScopeSlots,
+    Principals,
+    GuidSlots,
+    TextSlots,
+    MemberOf,
+    Entries,
+    EntryNames,
+    Roles,
+    Denies,
+    DenyPrincipals,
+    Blocks,
+    PatternGroups,
+    Patterns,
+    Postings,
+    NameGuids,
+    NameTexts,
+    TextBytes,
+}
+
+/// Says that the buffer contradicts itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Damaged;
+
+/// A text in the last section.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct Text {
+    pub start: U32,
+    pub length: U32,
+}
+
+/// A place that something stands at, or that the hierarchy names. Its index is its preorder number: everything at
+/// or below it is the interval from its index to `last`.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct Scope {
+    /// The scope whose text this one's text continues with `suffix`; [`NONE`] where `suffix` is all of it.
+    pub path_parent: U32,
+    /// The scope above in the hierarchy; [`NONE`] for the root.
+    pub parent: U32,
+    /// The highest index at or below this scope.
+    pub last: U32,
+    /// The nearest scope at or above this one that a deny assignment stands at, or [`NONE`].
+    pub nearest_deny: U32,
+    /// [`HIERARCHY_KNOWN`].
+    pub flags: U32,
+    pub suffix: Text,
+}
+
+/// On a subscription: its management group is known. On a management group: the hierarchy names it.
+pub(super) const HIERARCHY_KNOWN: u32 = 1;
+
+/// A slot of an open-addressing table with linear probing: the upper half of the key's hash, and the index it
+/// leads to or [`NONE`].
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct Slot {
+    pub tag: U32,
+    pub index: U32,
+}
+
+/// Who something is assigned to, or who is in a group that something is assigned to. Those with GUIDs first.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct Principal {
+    /// The GUID; of a principal with another id the place of its text, length in the upper half.
+    pub id: U128,
+    pub first_entry: U32,
+    pub entries: U32,
+    /// Into [`Section::MemberOf`]: every group that contains it, directly or through others.
+    pub first_group: U32,
+    pub groups: U32,
+}
+
+/// A role assignment, as far as decisions need it. Sorted by principal, then scope, then name downwards.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct Entry {
+    pub scope: U32,
+    /// `last` of the scope, so that following the scope is not needed.
+    pub last: U32,
+    pub role: U32,
+    /// Which of the same principal's entries, counted from its first, to look at next when walking from the most
+    /// specific scope upwards: at the same scope, or at the nearest scope that contains it; always lower, [`NONE`]
+    /// at the end.
+    pub enclosing: U32,
+}
+
+/// A role definition.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct Role {
+    pub id: U32,
+    pub name: Text,
+}
+
+/// A deny assignment. Sorted by scope, then name.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct Deny {
+    pub scope: U32,
+    /// Its bit in an action's set.
+    pub unit: U32,
+    pub flags: U32,
+    pub name: U32,
+    /// Into [`Section::DenyPrincipals`], sorted.
+    pub first_principal: U32,
+    pub principals: U32,
+    pub first_excluded: U32,
+    pub excluded: U32,
+}
+
+/// Reports a hit, does not block.
+pub(super) const DENY_AUDIT: u32 = 1;
+/// Applies at its own scope only.
+pub(super) const DENY_NOT_TO_CHILDREN: u32 = 2;
+/// Is for All Principals.
+pub(super) const DENY_ALL_PRINCIPALS: u32 = 4;
+
+/// Patterns that begin with the same literal segment; the first group holds those that begin with a wildcard.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct PatternGroup {
+    pub hash: U64,
+    pub first: U32,
+    pub count: U32,
+}
+
+/// A pattern, once for all lists that hold it.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct Pattern {
+    pub text: Text,
+    /// Into [`Section::Postings`]: permission block × 4 + number of the list.
+    pub first_posting: U32,
+    pub postings: U32,
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Header {
+    magic: [u8; 8],
+    format: U32,
+    flags: U32,
+    units: U32,
+    guid_principals: U32,
+    sections: [SectionPlace; SECTIONS],
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct SectionPlace {
+    start: U64,
+    length: U64,
+}
+
+/// `/*/` does not collapse.
+pub(super) const STRICT_WILDCARDS: u32 = 1;
+/// An enforced deny assignment stands at a management group and applies to its children.
+pub(super) const DENY_AT_MANAGEMENT_GROUP: u32 = 2;
+
+/// What the header says.
+#[derive(Clone, Debug)]
+pub(super) struct Opened {
+    pub flags: u32,
+    /// Roles and deny assignments: bits in an action's set.
+    pub units: usize,
+    /// How many of the principals have GUIDs.
+    pub guid_principals: u32,
+    sections: [Range<usize>; SECTIONS],
+}
+
+/// All sections of a buffer, typed.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub flags: u32,
+    pub units: usize,
+    pub guid_principals: u32,
+    pub scopes: &'a [Scope],
+    pub scope_slots: &'a [Slot],
+    pub principals: &'a [Principal],
+    pub guid_slots: &'a [Slot],
+    pub text_slots: &'a [Slot],
+    pub member_of: &'a [U32],
+    pub entries: &'a [Entry],
+    pub entry_names: &'a [U32],
+    pub roles: &'a [Role],
+    pub denies: &'a [Deny],
+    pub deny_principals: &'a [U32],
+    pub blocks: &'a [U32],
+    pub pattern_groups: &'a [PatternGroup],
+    pub patterns: &'a [Pattern],
+    pub postings: &'a [U32],
+    pub name_guids: &'a [U128],
+    pub name_texts: &'a [Text],
+    pub text_bytes: &'a [u8],
+}
+
+/// Lays sections behind each other.
+pub(super) struct Writer {
+    sections: [SectionPlace; SECTIONS],
+    body: Vec<u8>,
+}
+
+// === impl Text ===
+
+impl Text {
+    /// The text in the last section.
+    pub(super) fn bytes(self, all: &[u8]) -> Result<&[u8], Damaged> {
+        slice(all, self.start, self.length)
+    }
+}
+
+// === impl Opened ===
+
+impl Opened {
+    /// Reads the header and checks that the sections lie within the buffer and hold whole records.
+    pub(super) fn read(buffer: &[u8]) -> Result<Self, Damaged> {
+        let (header, _) = Header::ref_from_prefix(buffer).map_err(|_| Damaged)?;
+        if header.magic != MAGIC || header.format.get() != FORMAT {
+            return Err(Damaged);
+        }
+        let mut sections = [const { 0..0 }; SECTIONS];
+        for (place, range) in header.sections.iter().zip(&mut sections) {
+            let start = usize::try_from(place.start.get()).map_err(|_| Damaged)?;
+            let length = usize::try_from(place.length.get()).map_err(|_| Damaged)?;
+            *range = start..start.checked_add(length).ok_or(Damaged)?;
+        }
+        let opened = Self {
+            flags: header.flags.get(),
+            units: usize::try_from(header.units.get()).map_err(|_| Damaged)?,
+            guid_principals: header.guid_principals.get(),
+            sections,
+        };
+        let view = opened.view(buffer)?;
+        let table = |slots: &[Slot]| slots.len().is_power_of_two();
+        if !(table(view.scope_slots) && table(view.guid_slots) && table(view.text_slots)) {
+            return Err(Damaged);
+        }
+        if view.entries.len() != view.entry_names.len()
+            || view.scopes.is_empty()
+            || view.units != view.roles.len().saturating_add(view.denies.len())
+        {
+            return Err(Damaged);
+        }
+        Ok(opened)
+    }
+
+    /// The sections of the buffer that was read.
+    #[inline]
+    pub(super) fn view<'a>(&self, buffer: &'a [u8]) -> Result<View<'a>, Damaged> {
+        let get = |section: Section| -> Result<&'a [u8], Damaged> {
+            let range = self.sections.get(section as usize).ok_or(Damaged)?;
+            buffer.get(range.clone()).ok_or(Damaged)
+        };
+        Ok(View {
+            flags: self.flags,
+            units: self.units,
+            guid_principals: self.guid_principals,
+            scopes: typed(get(Section::Scopes)?)?,
+            scope_slots: typed(get(Section::ScopeSlots)?)?,
+            principals: typed(get(Section::Principals)?)?,
+            guid_slots: typed(get(Section::GuidSlots)?)?,
+            text_slots: typed(get(Section::TextSlots)?)?,
+            member_of: typed(get(Section::MemberOf)?)?,
+            entries: typed(get(Section::Entries)?)?,
+            entry_names: typed(get(Section::EntryNames)?)?,
+            roles: typed(get(Section::Roles)?)?,
+            denies: typed(get(Section::Denies)?)?,
+            deny_principals: typed(get(Section::DenyPrincipals)?)?,
+            blocks: typed(get(Section::Blocks)?)?,
+            pattern_groups: typed(get(Section::PatternGroups)?)?,
+            patterns: typed(get(Section::Patterns)?)?,
+            postings: typed(get(Section::Postings)?)?,
+            name_guids: typed(get(Section::NameGuids)?)?,
+            name_texts: typed(get(Section::NameTexts)?)?,
+            text_bytes: get(Section::TextBytes)?,
+        })
+    }
+}
+
+// === impl Writer ===
+
+impl Writer {
+    pub(super) fn new() -> Self {
+        let empty = SectionPlace { start: U64::ZERO, length: U64::ZERO };
+        Self { sections: [empty; SECTIONS], body: Vec::new() }
+    }
+
+    /// Adds a section. Each begins at a multiple of 64 bytes, a cache line of every machine in use.
+    pub(super) fn put<T: IntoBytes + Immutable>(&mut self, section: Section, records: &[T]) {
+        let bytes = records.as_bytes();
+        let start = size_of::<Header>().saturating_add(self.body.len()).next_multiple_of(64);
+        self.body.resize(start.saturating_sub(size_of::<Header>()), 0);
+        if let Some(place) = self.sections.get_mut(section as usize) {
+            *place = SectionPlace { start: U64::new(start as u64), length: U64::new(bytes.len() as u64) };
+        }
+        self.body.extend_from_slice(bytes);
+    }
+
+    pub(super) fn finish(self, flags: u32, units: u32, guid_principals: u32) -> Vec<u8> {
+        let header = Header {
+            magic: MAGIC,
+            format: U32::new(FORMAT),
+            flags: U32::new(flags),
+            units: U32::new(units),
+            guid_principals: U32::new(guid_principals),
+            sections: self.sections,
+        };
+        let mut buffer = Vec::with_capacity(size_of::<Header>().saturating_add(self.body.len()));
+        buffer.extend_from_slice(header.as_bytes());
+        buffer.extend_from_slice(&self.body);
+        buffer
+    }
+}
+
+// === helpers ===
+
+#[inline]
+fn typed<T: FromBytes + Immutable + KnownLayout>(bytes: &[u8]) -> Result<&[T], Damaged> {
+    <[T]>::ref_from_bytes(bytes).map_err(|_| Damaged)
+}
+
+/// The record at an index.
+#[inline]
+pub(super) fn at<T>(records: &[T], index: u32) -> Result<&T, Damaged> {
+    records.get(index as usize).ok_or(Damaged)
+}
+
+/// `count` records from `first`.
+#[inline]
+pub(super) fn slice<T>(records: &[T], first: U32, count: U32) -> Result<&[T], Damaged> {
+    let first = first.get() as usize;
+    records.get(first..first.checked_add(count.get() as usize).ok_or(Damaged)?).ok_or(Damaged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_policy_is_damaged() {
+        for buffer in [&b""[..], b"POSTERN\0", &[0; 1024]] {
+            assert!(Opened::read(buffer).is_err());
+        }
+        let mut writer = Writer::new();
+        writer.put(Section::Scopes, &[0_u8; 3]);
+        assert!(Opened::read(&writer.finish(0, 0, 0)).is_err(), "no whole record");
+    }
+}

@@ -1,0 +1,134 @@
+//! The compiled policy: documents in, flat arrays out, and the evaluation over them.
+//!
+//! ```text
+//! Documents ── compile ──▶ buffer (layout) ── evaluate(request) ──▶ Evaluation
+//!                             └─ actions: which roles speak of an action, found once and kept
+//! ```
+//!
+//! Imports `model` only, so it can be embedded, benchmarked and fuzzed by itself.
+
+mod actions;
+mod compile;
+mod describe;
+mod evaluate;
+mod hash;
+mod layout;
+#[cfg(test)]
+mod tests;
+
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
+
+use self::actions::ActionMemo;
+use self::layout::{Damaged, Opened, View};
+use crate::model::{CheckRequest, Decision, DenyHit, Documents, Problem, Problems, Undecided, Wildcards};
+
+/// How documents are compiled.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CompileOptions {
+    /// How `/*/` is read in every pattern.
+    pub wildcards: Wildcards,
+}
+
+/// A compiled policy. Decides, and names what decided; holds no clock and does no I/O.
+#[derive(Debug)]
+pub struct Policy {
+    buffer: Box<[u8]>,
+    opened: Opened,
+    digest: String,
+    actions: ActionMemo,
+}
+
+/// How many of each a policy holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    /// Role definitions.
+    pub role_definitions: usize,
+    /// Role assignments.
+    pub role_assignments: usize,
+    /// Deny assignments.
+    pub deny_assignments: usize,
+    /// Principals that something is assigned to, and members of groups that something is assigned to.
+    pub principals: usize,
+    /// Scopes that something stands at or the hierarchy names.
+    pub scopes: usize,
+    /// Bytes of the compiled form.
+    pub bytes: usize,
+}
+
+/// A decision and what came with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evaluation {
+    /// The answer.
+    pub decision: Decision,
+    /// Deny assignments with effect audit that would have hit, the most specific scope first.
+    pub audited: SmallVec<[DenyHit; 2]>,
+    /// Until when the decision holds under this policy; `None`: until the policy changes.
+    pub valid_until: Option<Timestamp>,
+}
+
+impl Policy {
+    /// Compiles documents that have been found consistent.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be compiled (an unknown role, a scope that is none, a circle of management groups, more than
+    /// 32 bits can count), all at once.
+    pub fn compile(documents: &Documents, options: CompileOptions) -> Result<Self, Problems> {
+        let buffer = compile::compile(documents, options)?;
+        Self::open(buffer.into_boxed_slice()).map_err(|Damaged| {
+            let mut problems = Problems::new();
+            problems.push(Problem::error("DamagedPolicy", "the compiled policy contradicts itself"));
+            problems
+        })
+    }
+
+    fn open(buffer: Box<[u8]>) -> Result<Self, Damaged> {
+        let opened = Opened::read(&buffer)?;
+        let digest = format!("sha256:{}", hex::encode(Sha256::digest(&buffer)));
+        let actions = ActionMemo::new(opened.units);
+        Ok(Self { buffer, opened, digest, actions })
+    }
+
+    /// `sha256:` and 64 hexadecimal digits over the compiled form: equal for equal documents, in whatever order and
+    /// files they were written.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// How many of each it holds.
+    pub fn counts(&self) -> Counts {
+        let Ok(view) = self.view() else {
+            return Counts::default();
+        };
+        Counts {
+            role_definitions: view.roles.len(),
+            role_assignments: view.entries.len(),
+            deny_assignments: view.denies.len(),
+            principals: view.principals.len(),
+            scopes: view.scopes.len(),
+            bytes: self.buffer.len(),
+        }
+    }
+
+    /// Decides (semantics, section 2.5).
+    ///
+    /// # Errors
+    ///
+    /// [`Undecided`] when the policy does not suffice to decide. It is never a decision.
+    pub fn evaluate(&self, request: &CheckRequest<'_>) -> Result<Evaluation, Undecided> {
+        let view = self.view()?;
+        let place = evaluate::locate(&view, request.scope)?;
+        let evaluation = self.actions.with(&view, request.action, request.plane, |actions| {
+            evaluate::evaluate(&view, request, place, actions)
+        })?;
+        Ok(evaluation)
+    }
+
+    #[inline]
+    fn view(&self) -> Result<View<'_>, Damaged> {
+        self.opened.view(&self.buffer)
+    }
+}
