@@ -8,6 +8,7 @@ use crate::model::{
 };
 
 const SUB: &str = "/subscriptions/11111111-1111-1111-1111-111111111111";
+const SUB_ID: &str = "11111111-1111-1111-1111-111111111111";
 const READER: &str = "acdd72a7-3385-48ef-bd42-f606fba81ae7";
 const OWNER: &str = "8e3af657-a8ff-443c-a75c-2fe8c4bcb635";
 
@@ -128,11 +129,11 @@ fn a_deny_at_a_management_group_needs_the_hierarchy() {
         ..Default::default()
     });
     let policy = compile(&documents);
-    let unknown = Undecided::UnknownHierarchy { holder: format!("subscription `{}`", &SUB[15..]) };
+    let unknown = Undecided::UnknownHierarchy { holder: format!("subscription `{SUB_ID}`") };
     assert_eq!(policy.evaluate(&request("alice", "A.B/c/read", SUB)), Err(unknown));
     assert!(policy.evaluate(&request("alice", "A.B/c/read", "/")).is_ok(), "lies in no management group");
 
-    documents.subscriptions.push(Subscription { id: text(&SUB[15..]), parent: text("CORP") });
+    documents.subscriptions.push(Subscription { id: text(SUB_ID), parent: text("CORP") });
     let policy = compile(&documents);
     assert!(matches!(
         policy.evaluate(&request("alice", "A.B/c/read", SUB)).unwrap().decision,
