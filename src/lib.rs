@@ -2,6 +2,7 @@
 pub mod authorizer;
 pub mod cache;
 pub mod clock;
+pub mod documents;
 pub mod model;
 pub mod policy;
 pub mod proto;

@@ -3,6 +3,9 @@
 
 use super::problem::Location;
 
+/// A longer line is not shown: minified exports are one line of megabytes.
+const LONGEST_LINE: usize = 4096;
+
 /// A place in one of the files that were read: a byte range.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct At {
@@ -224,6 +227,7 @@ impl<'a> Locator<'a> {
         let before = file.text.get(..start)?;
         let line_start = before.rfind('\n').map_or(0, |newline| newline.saturating_add(1));
         let line_text = file.text.get(line_start..)?.lines().next().unwrap_or_default();
+        let line_text = if line_text.len() > LONGEST_LINE { "" } else { line_text };
         Some(Location {
             file: file.path.clone(),
             line: before.matches('\n').count().saturating_add(1),

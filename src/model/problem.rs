@@ -47,7 +47,7 @@ pub struct Location {
     pub column: usize,
     /// In characters, at least 1.
     pub length: usize,
-    /// The whole line, for the caret beneath it.
+    /// The whole line, for the caret beneath it; empty for a line of more than 4,096 bytes.
     #[serde(skip)]
     pub line_text: String,
 }

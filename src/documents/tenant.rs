@@ -1,0 +1,154 @@
+//! Our own form of a whole policy in one object: a section for each kind, with lists, and with maps where those
+//! read better.
+
+use super::document::{Context, Document, Origin, wrong_type};
+use super::hierarchy::{self, Level};
+use super::recognize::{self, Is};
+use super::tree::{Kind, Value};
+use super::{group, refuse};
+use crate::model::Problem;
+
+/// One section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Section {
+    RoleDefinitions,
+    RoleAssignments,
+    DenyAssignments,
+    Groups,
+    ManagementGroups,
+    Subscriptions,
+}
+
+/// The section that a name stands for: letter case, `_` and `-` do not matter.
+pub(super) fn section(name: &str) -> Option<Section> {
+    Some(match folded(name).as_str() {
+        "roledefinitions" => Section::RoleDefinitions,
+        "roleassignments" => Section::RoleAssignments,
+        "denyassignments" => Section::DenyAssignments,
+        "groups" => Section::Groups,
+        "managementgroups" => Section::ManagementGroups,
+        "subscriptions" => Section::Subscriptions,
+        _ => return None,
+    })
+}
+
+/// Whether a name belongs to this form, also of a section that is refused.
+pub(super) fn is_section(name: &str) -> bool {
+    // Every one ends so; most names do not, and this is asked of every property.
+    name.ends_with(['s', 'S'])
+        && (section(name).is_some() || matches!(folded(name).as_str(), "schedules" | "agents"))
+}
+
+fn folded(name: &str) -> arrayvec::ArrayString<24> {
+    let mut folded = arrayvec::ArrayString::new();
+    for letter in name.chars().filter(|letter| !matches!(letter, '_' | '-')) {
+        if folded.try_push(letter.to_ascii_lowercase()).is_err() {
+            return arrayvec::ArrayString::new();
+        }
+    }
+    folded
+}
+
+/// Names that may stand beside the sections.
+const NOTES: [&str; 8] =
+    ["name", "displayName", "description", "comment", "version", "tenantId", "metadata", "contentVersion"];
+
+pub(super) fn read(value: Value<'_>, context: &mut Context) {
+    context.report.document(value);
+    let tenant = Document::open(value, Origin::Data, context);
+    let mut seen: Vec<Section> = Vec::new();
+    for entry in value.entries() {
+        let Some(section) = section(entry.name) else {
+            other(entry.name, entry.key, entry.value, context);
+            continue;
+        };
+        if seen.contains(&section) {
+            context.report.at(
+                entry.key.at(),
+                Problem::error("DuplicateProperty", format!("the section `{}` stands twice", entry.name))
+                    .value(entry.name)
+                    .help("keep one of them"),
+            );
+        }
+        seen.push(section);
+        read_section(section, &tenant, entry.value, context);
+    }
+}
+
+fn read_section(section: Section, tenant: &Document<'_>, value: Value<'_>, context: &mut Context) {
+    match (value.kind(), section) {
+        (Kind::Null, _) => {}
+        (Kind::Array, _) => value.elements().for_each(|element| read_element(section, element, context)),
+        (Kind::Object, Section::Groups) => {
+            value.entries().for_each(|entry| group::read_entry(tenant, entry, context));
+        }
+        (Kind::Object, Section::ManagementGroups) => value
+            .entries()
+            .for_each(|entry| hierarchy::read_entry(tenant, entry, Level::ManagementGroup, context)),
+        (Kind::Object, Section::Subscriptions) => value
+            .entries()
+            .for_each(|entry| hierarchy::read_entry(tenant, entry, Level::Subscription, context)),
+        // The output of a REST list, put in as it is.
+        (Kind::Object, _) if recognize::recognize(value) == Is::List => recognize::read(value, context),
+        (_, Section::Groups | Section::ManagementGroups | Section::Subscriptions) => {
+            wrong_type(value, "a list or an object", context);
+        }
+        _ => wrong_type(value, "a list", context),
+    }
+}
+
+/// A document of a section is what the section says, unless it is of a kind that is refused.
+fn read_element(section: Section, value: Value<'_>, context: &mut Context) {
+    let is = match (recognize::recognize(value), section) {
+        (refused @ (Is::Schedule | Is::Agent), _) => refused,
+        (_, Section::RoleDefinitions) => Is::RoleDefinition,
+        (_, Section::RoleAssignments) => Is::RoleAssignment,
+        (_, Section::DenyAssignments) => Is::DenyAssignment,
+        (group @ Is::Group { .. }, Section::Groups) => group,
+        (_, Section::Groups) => Is::Group { by_type: false },
+        (_, Section::ManagementGroups) => {
+            return hierarchy::read_in_section(value, Level::ManagementGroup, context);
+        }
+        (_, Section::Subscriptions) => {
+            return hierarchy::read_in_section(value, Level::Subscription, context);
+        }
+    };
+    if value.kind() == Kind::Object {
+        recognize::read_as(is, value, Origin::Data, context);
+    } else {
+        wrong_type(value, "an object", context);
+    }
+}
+
+/// A misspelt section would be a policy without it, so names that are not known are refused.
+fn other(name: &str, key: Value<'_>, value: Value<'_>, context: &mut Context) {
+    if name.starts_with(['$', '_', '@']) || NOTES.iter().any(|note| name.eq_ignore_ascii_case(note)) {
+        return;
+    }
+    let empty = value.is_null()
+        || (matches!(value.kind(), Kind::Array | Kind::Object)
+            && value.elements().next().is_none()
+            && value.entries().next().is_none());
+    let folded: String =
+        name.chars().filter(|letter| !matches!(letter, '_' | '-')).collect::<String>().to_ascii_lowercase();
+    let schedules = ["schedules", "roleassignmentschedule", "roleeligibilityschedule", "rolemanagementpolic"];
+    if schedules.iter().any(|prefix| folded.starts_with(prefix)) || folded == "eligibilities" {
+        if !empty {
+            refuse::schedule(value, context);
+        }
+        return;
+    }
+    if folded == "agents" {
+        if !empty {
+            refuse::agent(value, context);
+        }
+        return;
+    }
+    context.report.at(
+        key.at(),
+        Problem::error("UnknownProperty", format!("`{name}` is no section of a policy")).value(name).help(
+            "wanted `roleDefinitions`, `roleAssignments`, `denyAssignments`, `groups`, `managementGroups` or \
+             `subscriptions`",
+        ),
+    );
+}
