@@ -1,0 +1,209 @@
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    reason = "benches"
+)]
+//! What a check costs, at 1,000, 10,000 and 100,000 role assignments of the tenant in `support/tenant.rs`.
+//!
+//! Every bench walks through a pool of 4,096 different questions, over and over, so that the processor's caches are
+//! neither empty nor warmer than they would be; a sample is a mean over many questions (`report` has percentiles).
+//! `nested_hash_maps` is the baseline for scale on the same questions. Run with `cargo bench --bench check`.
+
+#[path = "support/nested.rs"]
+mod nested;
+#[path = "support/tenant.rs"]
+mod tenant;
+
+use std::collections::BTreeMap;
+use std::hint::black_box;
+use std::sync::{Mutex, PoisonError};
+
+use divan::Bencher;
+use jiff::Timestamp;
+use nested::Nested;
+use postern::authorizer::{Authorizer, CacheSettings};
+use postern::cache::CachePolicy;
+use postern::clock::Clock;
+use postern::documents::{Lenience, load_texts};
+use postern::model::CheckRequest;
+use postern::policy::{CompileOptions, Policy};
+use postern::snapshot::cell;
+use tenant::{POOL, Question, Tenant};
+
+#[global_allocator]
+static ALLOCATOR: divan::AllocProfiler = divan::AllocProfiler::system();
+
+const SIZES: [usize; 3] = [1_000, 10_000, 100_000];
+
+fn main() {
+    divan::main();
+}
+
+/// Built once for each size and kept.
+struct Fixture {
+    tenant: Tenant,
+    policy: Policy,
+    questions: Vec<Question>,
+    heavy: Vec<Question>,
+}
+
+fn fixture(size: usize) -> &'static Fixture {
+    static ALL: Mutex<BTreeMap<usize, &'static Fixture>> = Mutex::new(BTreeMap::new());
+    let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+    all.entry(size).or_insert_with(|| {
+        let tenant = Tenant::new(size);
+        let policy = compile(&tenant);
+        let (questions, heavy) = (tenant.questions(10), tenant.heavy_questions());
+        // The memo holds every action, as it does a moment after the start.
+        for question in questions.iter().chain(&heavy) {
+            let _ = policy.evaluate(&question.parse());
+        }
+        Box::leak(Box::new(Fixture { tenant, policy, questions, heavy }))
+    })
+}
+
+fn compile(tenant: &Tenant) -> Policy {
+    Policy::compile(&tenant.documents, CompileOptions::default()).expect("a consistent tenant")
+}
+
+/// Round and round.
+struct Pool<'a, T> {
+    all: &'a [T],
+    at: usize,
+}
+
+impl<'a, T> Pool<'a, T> {
+    fn new(all: &'a [T]) -> Self {
+        assert_eq!(all.len(), POOL);
+        Self { all, at: 0 }
+    }
+
+    fn next(&mut self) -> &'a T {
+        self.at = (self.at + 1) % POOL;
+        &self.all[self.at]
+    }
+}
+
+/// The evaluation itself: the request is parsed.
+#[divan::bench(args = SIZES, sample_count = 64, sample_size = 1024)]
+fn evaluate(bencher: Bencher<'_, '_>, size: usize) {
+    let fixture = fixture(size);
+    let requests: Vec<CheckRequest<'_>> = fixture.questions.iter().map(Question::parse).collect();
+    let mut pool = Pool::new(&requests);
+    bencher.bench_local(|| fixture.policy.evaluate(black_box(pool.next())));
+}
+
+/// From decoded strings to the decision: 10 asserted groups.
+#[divan::bench(args = SIZES, sample_count = 64, sample_size = 1024)]
+fn from_strings(bencher: Bencher<'_, '_>, size: usize) {
+    let fixture = fixture(size);
+    let mut pool = Pool::new(&fixture.questions);
+    bencher.bench_local(|| fixture.policy.evaluate(&black_box(pool.next()).parse()));
+}
+
+/// The same for 200 asserted groups and a scope eleven levels deep.
+#[divan::bench(args = SIZES, sample_count = 64, sample_size = 1024)]
+fn from_strings_heavy(bencher: Bencher<'_, '_>, size: usize) {
+    let fixture = fixture(size);
+    let mut pool = Pool::new(&fixture.heavy);
+    bencher.bench_local(|| fixture.policy.evaluate(&black_box(pool.next()).parse()));
+}
+
+/// From decoded strings, for an action that nobody has asked about before.
+#[divan::bench(args = SIZES, sample_count = 64, sample_size = 128)]
+fn memo_miss(bencher: Bencher<'_, '_>, size: usize) {
+    let fixture = fixture(size);
+    let mut pool = Pool::new(&fixture.questions);
+    // A policy of its own, so that the memo of the others stays as it is.
+    let policy = compile(&fixture.tenant);
+    let mut number = 0_u64;
+    bencher
+        .with_inputs(|| {
+            number += 1;
+            let mut question = pool.next().clone();
+            question.action = format!("{}/x{number}/read", question.action.replace('/', "/y"));
+            question
+        })
+        .bench_local_refs(|question| policy.evaluate(&question.parse()));
+}
+
+fn authorizer(size: usize, policy: CachePolicy) -> Authorizer {
+    let (mut writer, reader) = cell();
+    writer.activate(compile(&fixture(size).tenant), 0, Timestamp::UNIX_EPOCH);
+    let authorizer = Authorizer::new(reader, CacheSettings { policy, max_bytes: 64 << 20 }, Clock::system());
+    for question in &fixture(size).questions {
+        check(&authorizer, question);
+    }
+    authorizer
+}
+
+fn check(authorizer: &Authorizer, question: &Question) -> bool {
+    let snapshot = authorizer.snapshot();
+    authorizer.check(snapshot.get().expect("a policy"), &question.parse()).is_ok_and(|answer| answer.cached)
+}
+
+/// Snapshot, evaluation; from decoded strings.
+#[divan::bench(args = SIZES, sample_count = 64, sample_size = 1024)]
+fn authorizer_cache_off(bencher: Bencher<'_, '_>, size: usize) {
+    let authorizer = authorizer(size, CachePolicy::Off);
+    let mut pool = Pool::new(&fixture(size).questions);
+    bencher.bench_local(|| check(&authorizer, black_box(pool.next())));
+}
+
+/// Snapshot, a look into the cache in vain, evaluation, insertion: no question comes twice.
+#[divan::bench(args = SIZES, sample_count = 64, sample_size = 128)]
+fn authorizer_cache_cold(bencher: Bencher<'_, '_>, size: usize) {
+    let authorizer = authorizer(size, CachePolicy::CostAtLeast(0));
+    let mut pool = Pool::new(&fixture(size).questions);
+    let mut number = 0_u64;
+    bencher
+        .with_inputs(|| {
+            number += 1;
+            let mut question = pool.next().clone();
+            question.principal = format!("caller-{number}");
+            question
+        })
+        .bench_local_refs(|question| check(&authorizer, question));
+}
+
+/// Snapshot, the answer from the cache.
+#[divan::bench(args = SIZES, sample_count = 64, sample_size = 1024)]
+fn authorizer_cache_hot(bencher: Bencher<'_, '_>, size: usize) {
+    let authorizer = authorizer(size, CachePolicy::CostAtLeast(0));
+    let mut pool = Pool::new(&fixture(size).questions);
+    bencher.bench_local(|| check(&authorizer, black_box(pool.next())));
+}
+
+/// The baseline, from decoded strings.
+#[divan::bench(args = SIZES, sample_count = 64, sample_size = 1024)]
+fn nested_hash_maps(bencher: Bencher<'_, '_>, size: usize) {
+    let fixture = fixture(size);
+    let nested = Nested::new(&fixture.tenant.documents);
+    for question in &fixture.questions {
+        nested.check(question);
+    }
+    let mut pool = Pool::new(&fixture.questions);
+    bencher.bench_local(|| nested.check(black_box(pool.next())));
+}
+
+/// Documents to policy.
+#[divan::bench(args = SIZES, sample_count = 10, sample_size = 1)]
+fn compiling(bencher: Bencher<'_, '_>, size: usize) {
+    let fixture = fixture(size);
+    bencher.bench_local(|| compile(&fixture.tenant));
+}
+
+/// JSON as the Azure CLI writes it to documents.
+#[divan::bench(args = SIZES, sample_count = 5, sample_size = 1)]
+fn loading(bencher: Bencher<'_, '_>, size: usize) {
+    let files = fixture(size).tenant.files();
+    bencher.with_inputs(|| files.clone()).bench_local_values(|files| {
+        let (documents, problems) = load_texts(files, Lenience::Strict);
+        assert!(!problems.has_errors(), "{problems:?}");
+        documents
+    });
+}
