@@ -62,13 +62,12 @@ impl<'a> Action<'a> {
         if text.len() > MAX_ACTION_BYTES {
             return Err(ActionError::TooLong);
         }
-        for byte in text.bytes() {
-            if byte == b'*' {
-                return Err(ActionError::Wildcard);
-            }
-            if byte.is_ascii_control() {
-                return Err(ActionError::ControlCharacter);
-            }
+        // Without early exits these loops run over many bytes at once.
+        if text.bytes().fold(false, |found, byte| found | (byte == b'*')) {
+            return Err(ActionError::Wildcard);
+        }
+        if text.bytes().fold(false, |found, byte| found | byte.is_ascii_control()) {
+            return Err(ActionError::ControlCharacter);
         }
         Ok(Self(text))
     }

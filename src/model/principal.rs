@@ -13,18 +13,21 @@ pub const ALL_PRINCIPALS: Guid = Guid(0);
 impl Guid {
     /// Reads `8-4-4-4-12` or 32 hexadecimal digits, each optionally in braces, in any letter case.
     pub fn parse(text: &str) -> Option<Self> {
-        // `Uuid` also reads `urn:uuid:…`, which is no object id: only the four lengths above come through.
-        if !matches!(text.len(), 32 | 34 | 36 | 38) {
-            return None;
+        let bytes = text.as_bytes();
+        // The usual form first: a request carries one for each group.
+        if let Some(dashed) = bytes.as_array::<36>() {
+            return dashed_guid(dashed);
         }
-        let inner = match text.strip_prefix('{') {
-            Some(rest) => rest.strip_suffix('}')?,
-            None => text,
+        let inner = match bytes.strip_prefix(b"{") {
+            Some(rest) => rest.strip_suffix(b"}")?,
+            None => bytes,
         };
-        uuid::Uuid::try_parse_ascii(inner.as_bytes())
-            .ok()
-            .filter(|_| matches!(inner.len(), 32 | 36))
-            .map(|uuid| Self(uuid.as_u128()))
+        if let Some(dashed) = inner.as_array::<36>() {
+            return dashed_guid(dashed);
+        }
+        let (words, []) = inner.as_chunks::<8>() else { return None };
+        let &[a, b, c, d] = words else { return None };
+        guid_of([a, b, c, d])
     }
 
     /// The 128-bit value.
@@ -36,6 +39,88 @@ impl Guid {
     pub const fn from_u128(value: u128) -> Self {
         Self(value)
     }
+}
+
+fn dashed_guid(text: &[u8; 36]) -> Option<Guid> {
+    let &[
+        a0,
+        a1,
+        a2,
+        a3,
+        a4,
+        a5,
+        a6,
+        a7,
+        b'-',
+        b0,
+        b1,
+        b2,
+        b3,
+        b'-',
+        c0,
+        c1,
+        c2,
+        c3,
+        b'-',
+        d0,
+        d1,
+        d2,
+        d3,
+        b'-',
+        e0,
+        e1,
+        e2,
+        e3,
+        e4,
+        e5,
+        e6,
+        e7,
+        e8,
+        e9,
+        e10,
+        e11,
+    ] = text
+    else {
+        return None;
+    };
+    guid_of([
+        [a0, a1, a2, a3, a4, a5, a6, a7],
+        [b0, b1, b2, b3, c0, c1, c2, c3],
+        [d0, d1, d2, d3, e0, e1, e2, e3],
+        [e4, e5, e6, e7, e8, e9, e10, e11],
+    ])
+}
+
+fn guid_of(digits: [[u8; 8]; 4]) -> Option<Guid> {
+    let [a, b, c, d] = digits.map(eight_digits);
+    let (a, b, c, d) = (u128::from(a?), u128::from(b?), u128::from(c?), u128::from(d?));
+    Some(Guid(a << 96 | b << 64 | c << 32 | d))
+}
+
+/// Eight hexadecimal digits at once, each in a byte of one word.
+#[inline]
+fn eight_digits(digits: [u8; 8]) -> Option<u32> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x80 * ONES;
+    let word = u64::from_le_bytes(digits);
+    // The high bit of each byte in which `low ..= high` holds, for bytes below 0x80.
+    let within = |word: u64, low: u8, high: u8| {
+        let from = word.wrapping_add(u64::from(0x80 - low) * ONES);
+        let behind = word.wrapping_add(u64::from(0x7F - high) * ONES);
+        (from ^ behind) & HIGH
+    };
+    if word & HIGH != 0 {
+        return None;
+    }
+    let letters = within(word | (0x20 * ONES), b'a', b'f');
+    if within(word, b'0', b'9') | letters != HIGH {
+        return None;
+    }
+    let nibbles = (word & (0x0F * ONES)).wrapping_add((letters >> 7).wrapping_mul(9));
+    let bytes = (nibbles << 4 | nibbles >> 8) & 0x00FF_00FF_00FF_00FF;
+    let pairs = (bytes | bytes >> 8) & 0x0000_FFFF_0000_FFFF;
+    #[expect(clippy::cast_possible_truncation, reason = "the four bytes are in the lower half now")]
+    Some(((pairs | pairs >> 16) as u32).swap_bytes())
 }
 
 impl fmt::Display for Guid {
@@ -76,6 +161,7 @@ impl fmt::Display for PrincipalId<'_> {
 }
 
 #[cfg(test)]
+#[expect(clippy::string_slice, reason = "of ASCII text")]
 mod tests {
     use super::*;
 
@@ -90,6 +176,23 @@ mod tests {
         ] {
             assert_eq!(PrincipalId::new(spelling), id, "{spelling}");
         }
+    }
+
+    #[test]
+    fn reads_every_digit_and_nothing_else() {
+        for position in 0..32 {
+            for byte in 0..=0x7F_u8 {
+                let mut digits = [b'0'; 32];
+                digits[position] = byte;
+                let text = std::str::from_utf8(&digits).unwrap();
+                let expected = u128::from_str_radix(text, 16).ok().filter(|_| byte != b'+').map(Guid);
+                let (a, b, c, d, e) = (&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]);
+                assert_eq!(Guid::parse(text), expected, "{text}");
+                assert_eq!(Guid::parse(&format!("{a}-{b}-{c}-{d}-{e}")), expected, "{text}");
+            }
+        }
+        assert_eq!(Guid::parse("a1b2c3d4-0000-0000-0000-00000000000é"), None);
+        assert_eq!(Guid::parse("00000000000000000000000000000é"), None);
     }
 
     #[test]

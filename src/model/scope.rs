@@ -96,16 +96,14 @@ impl<'a> Scope<'a> {
         {
             text = tail;
         }
-        // One pass over the bytes for what no scope may hold; UTF-8 continuation bytes are never below 0x80.
-        let mut previous = 0;
-        for byte in text.bytes() {
-            if byte == b'/' && previous == b'/' {
-                return Err(ScopeError::EmptySegment);
-            }
-            if byte.is_ascii_control() {
-                return Err(ScopeError::ControlCharacter);
-            }
-            previous = byte;
+        // Without early exits these loops run over many bytes at once.
+        let bytes = text.as_bytes();
+        let next = bytes.get(1..).unwrap_or_default();
+        if bytes.iter().zip(next).fold(false, |found, (&a, &b)| found | (a == b'/' && b == b'/')) {
+            return Err(ScopeError::EmptySegment);
+        }
+        if bytes.iter().fold(false, |found, byte| found | byte.is_ascii_control()) {
+            return Err(ScopeError::ControlCharacter);
         }
         Ok(Self { text, kind: kind_of(text)? })
     }

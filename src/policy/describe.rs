@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Write};
 
-use super::layout::{self, Damaged, MAX_SEGMENTS, NONE, View};
+use super::layout::{self, Damaged, MAX_SEGMENTS, NONE, ROOT, View};
 use super::{Policy, evaluate};
 use crate::model::{CheckRequest, Decision, DenyHit, Grant, Guid, Plane, PrincipalId, Why};
 
@@ -88,9 +88,6 @@ impl From<fmt::Error> for Damaged {
         Self
     }
 }
-
-/// The number of the scope `/`.
-const ROOT: u32 = 0;
 
 fn write_reason(
     view: &View<'_>,

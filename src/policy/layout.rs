@@ -16,6 +16,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 /// No index.
 pub(super) const NONE: u32 = u32::MAX;
 
+/// The index of the scope `/`.
+pub(super) const ROOT: u32 = 0;
+
 /// Deeper scopes are refused in a policy; of a deeper target only this many segments can name a known scope.
 pub(super) const MAX_SEGMENTS: usize = 48;
 
