@@ -1,0 +1,158 @@
+//! Readiness as tokens: whatever the process still waits for holds a named [`Block`], and dropping the last one
+//! makes it ready. Beside the answer stand details for people: the active policy and what went wrong with the
+//! last reload. A leaf: imports nothing of the crate.
+//!
+//! ```text
+//! updater ── Block("policy") dropped at the first activation ──┐
+//! app ────── Block("drain") taken at SIGTERM ──────────────────┴──▶ /readyz
+//! ```
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Who is still waited for, and the details. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<Mutex<State>>);
+
+/// Not ready while this lives.
+#[must_use = "readiness is blocked for as long as this value lives"]
+#[derive(Debug)]
+pub struct Block {
+    readiness: Readiness,
+    id: u64,
+}
+
+/// The active policy, for people and for comparing replicas.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyDetail {
+    /// Activations of this process so far.
+    pub generation: u64,
+    /// Serial of the publication.
+    pub serial: u64,
+    /// Digest of the compiled policy.
+    pub digest: String,
+    /// When it was activated (RFC 3339).
+    pub activated_at: String,
+}
+
+/// Why the last reload kept the old policy.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReloadFailure {
+    /// When (RFC 3339).
+    pub at: String,
+    /// One line for each reason.
+    pub problems: Vec<String>,
+}
+
+/// What `/readyz` says.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Whether nothing is pending.
+    pub ready: bool,
+    /// The names that are waited for.
+    pub pending: Vec<&'static str>,
+    /// The active policy.
+    pub policy: Option<PolicyDetail>,
+    /// Set while the newest documents are not the active policy.
+    pub last_reload_failure: Option<ReloadFailure>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    pending: Vec<(u64, &'static str)>,
+    policy: Option<PolicyDetail>,
+    failure: Option<ReloadFailure>,
+}
+
+// === impls ===
+
+impl Readiness {
+    /// Ready, until somebody blocks.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Not ready until the token is dropped; the name is what `/readyz` shows.
+    pub fn block(&self, name: &'static str) -> Block {
+        let mut state = self.state();
+        let id = state.next;
+        state.next = id.wrapping_add(1);
+        state.pending.push((id, name));
+        Block { readiness: self.clone(), id }
+    }
+
+    /// The policy that is active from now on.
+    pub fn policy_activated(&self, policy: PolicyDetail) {
+        let mut state = self.state();
+        state.policy = Some(policy);
+        state.failure = None;
+    }
+
+    /// A reload that kept the old policy.
+    pub fn reload_failed(&self, failure: ReloadFailure) {
+        self.state().failure = Some(failure);
+    }
+
+    /// The documents are again those of the active policy.
+    pub fn reload_unchanged(&self) {
+        self.state().failure = None;
+    }
+
+    /// What to answer now.
+    pub fn report(&self) -> Report {
+        let state = self.state();
+        let mut pending: Vec<_> = state.pending.iter().map(|(_, name)| *name).collect();
+        pending.sort_unstable();
+        pending.dedup();
+        Report {
+            ready: pending.is_empty(),
+            pending,
+            policy: state.policy.clone(),
+            last_reload_failure: state.failure.clone(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.readiness.state().pending.retain(|(id, _)| *id != self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_when_the_last_token_is_dropped() {
+        let readiness = Readiness::new();
+        let (policy, other, twice) =
+            (readiness.block("policy"), readiness.block("listener"), readiness.block("policy"));
+        assert_eq!(readiness.report().pending, ["listener", "policy"]);
+        drop(policy);
+        assert_eq!(readiness.report().pending, ["listener", "policy"], "two tokens of one name");
+        drop(twice);
+        assert_eq!(readiness.report().pending, ["listener"]);
+        assert!(!readiness.report().ready);
+        drop(other);
+        assert!(readiness.report().ready);
+    }
+
+    #[test]
+    fn a_failure_stays_until_the_documents_are_good_again() {
+        let readiness = Readiness::new();
+        let failure = ReloadFailure { at: "now".into(), problems: vec!["bad".into()] };
+        readiness.reload_failed(failure.clone());
+        assert_eq!(readiness.report().last_reload_failure, Some(failure));
+        assert!(readiness.report().ready, "an older policy may be active");
+        readiness.reload_unchanged();
+        assert_eq!(readiness.report().last_reload_failure, None);
+    }
+}
