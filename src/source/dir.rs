@@ -1,0 +1,499 @@
+//! A policy directory: read, compiled, activated, watched.
+//!
+//! ```text
+//! inotify, SIGHUP, a slow poll ─▶ debounce ─▶ load + compile (blocking pool) ─┬─ refused ─▶ the active policy stays
+//!                                                                             ├─ same digest ─▶ nothing
+//!                                                                             └─ activate: one pointer
+//! ```
+//!
+//! The [`Updater`] owns the only [`PolicyWriter`]. A failure is logged, counted and told by `/readyz`.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::{Hash, Hasher};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+
+use crate::clock::Clock;
+use crate::documents::{self, Lenience};
+use crate::metrics::{ActivePolicy, PolicyMetrics};
+use crate::model::{Problem, Problems, Severity};
+use crate::policy::{CompileOptions, Policy};
+use crate::readiness::{Block, PolicyDetail, Readiness, ReloadFailure};
+use crate::snapshot::{PolicyWriter, Snapshot};
+
+/// How often the directory is looked at where changes cannot be watched.
+const POLL_WITHOUT_WATCH: Duration = Duration::from_secs(2);
+/// How often it is looked at besides being watched: network and virtual file systems lose events.
+const POLL_BESIDE_WATCH: Duration = Duration::from_secs(30);
+/// A stream of edits is not waited out for ever: after this many debounce times it is loaded as it is.
+const MAX_DEBOUNCES: u32 = 10;
+/// How often a replaced policy is asked whether its last reader has gone.
+const RETIRE_POLL: Duration = Duration::from_millis(50);
+/// Deeper than any policy directory; ends a cycle of symbolic links.
+const MAX_DEPTH: usize = 16;
+
+/// How a directory is read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoadOptions {
+    /// How documents of real exports are taken.
+    pub lenience: Lenience,
+    /// How patterns are read.
+    pub compile: CompileOptions,
+}
+
+/// A directory that became a policy.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What decides.
+    pub policy: Policy,
+    /// What was found and let pass.
+    pub warnings: Problems,
+    /// How many files were read.
+    pub files: usize,
+}
+
+/// A directory that is no policy.
+#[derive(Debug)]
+pub struct Refused {
+    /// Everything that is wrong, warnings included.
+    pub problems: Problems,
+    /// How many files were read.
+    pub files: usize,
+}
+
+/// Keeps the active policy that of the directory.
+#[derive(Debug)]
+pub struct Updater {
+    /// The directory or file.
+    pub path: PathBuf,
+    /// How it is read.
+    pub options: LoadOptions,
+    /// How long a change must be followed by silence.
+    pub debounce: Duration,
+    /// The only one.
+    pub writer: PolicyWriter,
+    /// The time of activations.
+    pub clock: Clock,
+    /// Told what is active.
+    pub readiness: Readiness,
+    /// Dropped at the first activation.
+    pub waiting: Option<Block>,
+    /// Told what is active.
+    pub metrics: PolicyMetrics,
+    /// Sends the generation at each activation.
+    pub activated: watch::Sender<u64>,
+}
+
+/// Reads and compiles. Blocks.
+pub fn load(path: &Path, options: LoadOptions) -> Result<Loaded, Refused> {
+    let (documents, mut problems) = documents::load(path, options.lenience);
+    let files = documents.files.len();
+    if problems.has_errors() {
+        problems.sort();
+        return Err(Refused { problems, files });
+    }
+    match Policy::compile(&documents, options.compile) {
+        Ok(policy) => {
+            problems.sort();
+            Ok(Loaded { policy, warnings: problems, files })
+        }
+        Err(more) => {
+            problems.extend(more);
+            problems.sort();
+            Err(Refused { problems, files })
+        }
+    }
+}
+
+// === impl Updater ===
+
+impl Updater {
+    /// Loads the directory once, and again whenever it changes. Ends only when the first load is refused: later
+    /// there is a policy to go on with.
+    pub async fn run(mut self) -> Result<(), Refused> {
+        // Watching begins before the first load, so that an edit in between is not lost.
+        let mut changes = Changes::watch(&self.path);
+        let mut hangup = match signal(SignalKind::hangup()) {
+            Ok(hangup) => Some(hangup),
+            Err(error) => {
+                tracing::warn!(%error, "SIGHUP cannot be caught and will not reload the policy");
+                None
+            }
+        };
+        let mut digest = self.load_first().await?;
+        loop {
+            let why = tokio::select! {
+                () = changes.next(self.debounce) => "change",
+                () = hung_up(&mut hangup) => "SIGHUP",
+            };
+            self.reload(why, &mut digest).await;
+            changes.follow();
+        }
+    }
+
+    async fn load_first(&mut self) -> Result<String, Refused> {
+        let loaded = self.load().await?;
+        log_problems(&loaded.warnings);
+        Ok(self.activate(loaded))
+    }
+
+    async fn reload(&mut self, why: &'static str, digest: &mut String) {
+        match self.load().await {
+            Ok(loaded) if loaded.policy.digest() == digest => {
+                tracing::debug!(why, "the policy is unchanged");
+                self.metrics.unchanged();
+                self.readiness.reload_unchanged();
+                tokio::task::spawn_blocking(move || drop(loaded));
+            }
+            Ok(loaded) => {
+                log_problems(&loaded.warnings);
+                *digest = self.activate(loaded);
+            }
+            Err(refused) => {
+                let errors = refused.problems.count(Severity::Error);
+                tracing::error!(why, errors, "the changed policy is refused, the active one stays");
+                log_problems(&refused.problems);
+                self.metrics.refused();
+                self.readiness.reload_failed(ReloadFailure {
+                    at: self.clock.now().to_string(),
+                    problems: refused.problems.iter().map(ToString::to_string).collect(),
+                });
+            }
+        }
+    }
+
+    async fn load(&self) -> Result<Loaded, Refused> {
+        let (path, options) = (self.path.clone(), self.options);
+        tokio::task::spawn_blocking(move || load(&path, options)).await.unwrap_or_else(|error| {
+            // A panic of a reader must not take the sidecar with it: the active policy is still good.
+            let mut problems = Problems::new();
+            problems.push(Problem::error("InternalError", format!("the policy could not be read: {error}")));
+            Err(Refused { problems, files: 0 })
+        })
+    }
+
+    fn activate(&mut self, loaded: Loaded) -> String {
+        let now = self.clock.now();
+        let counts = loaded.policy.counts();
+        // A directory was never published: it has no serial.
+        let (snapshot, previous) = self.writer.activate(loaded.policy, 0, now);
+        let digest = snapshot.policy.digest().to_owned();
+        self.metrics.activated(&ActivePolicy {
+            generation: snapshot.generation,
+            serial: snapshot.serial,
+            digest: &digest,
+            activated_at: now.as_duration().as_secs_f64(),
+            objects: &[
+                ("role_definition", counts.role_definitions),
+                ("role_assignment", counts.role_assignments),
+                ("deny_assignment", counts.deny_assignments),
+                ("principal", counts.principals),
+                ("scope", counts.scopes),
+            ],
+            bytes: counts.bytes,
+        });
+        self.readiness.policy_activated(PolicyDetail {
+            generation: snapshot.generation,
+            serial: snapshot.serial,
+            digest: digest.clone(),
+            activated_at: now.to_string(),
+        });
+        self.activated.send_replace(snapshot.generation);
+        self.waiting = None;
+        tracing::info!(
+            generation = snapshot.generation,
+            digest,
+            files = loaded.files,
+            role_definitions = counts.role_definitions,
+            role_assignments = counts.role_assignments,
+            deny_assignments = counts.deny_assignments,
+            bytes = counts.bytes,
+            "policy active"
+        );
+        if let Some(previous) = previous {
+            tokio::spawn(retire(previous));
+        }
+        digest
+    }
+}
+
+/// Whoever drops the last reference of a large policy pays for it: not a thread that answers requests.
+async fn retire(snapshot: Arc<Snapshot>) {
+    while Arc::strong_count(&snapshot) > 1 {
+        sleep(RETIRE_POLL).await;
+    }
+    tokio::task::spawn_blocking(move || drop(snapshot));
+}
+
+async fn hung_up(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn log_problems(problems: &Problems) {
+    for problem in problems {
+        match problem.severity {
+            Severity::Warning => tracing::warn!("{problem}"),
+            Severity::Error => tracing::error!("{problem}"),
+        }
+    }
+}
+
+// === Changes ===
+
+/// Tells when the directory may have changed. Wrong alarms are cheap: an unchanged digest activates nothing.
+struct Changes {
+    path: PathBuf,
+    events: mpsc::Receiver<()>,
+    poll: tokio::time::Interval,
+    /// `None` where watching is not possible.
+    watcher: Option<RecommendedWatcher>,
+    /// What the watch is on: a directory that was replaced has to be watched anew.
+    watched: Option<(PathBuf, u64, u64)>,
+    seen: u64,
+}
+
+impl Changes {
+    fn watch(path: &Path) -> Self {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        // One place is enough: an alarm that is pending covers what comes after it.
+        let (send, events) = mpsc::channel(1);
+        let watcher = match watcher(&path, send) {
+            Ok(watcher) => Some(watcher),
+            Err(error) => {
+                tracing::warn!(
+                    %error,
+                    every = ?POLL_WITHOUT_WATCH,
+                    "the policy directory cannot be watched and is looked at from time to time instead"
+                );
+                None
+            }
+        };
+        let period = if watcher.is_some() { POLL_BESIDE_WATCH } else { POLL_WITHOUT_WATCH };
+        let mut poll = interval_at(Instant::now() + period, period);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (watched, seen) = (identity(&path), fingerprint(&path));
+        Self { path, events, poll, watcher, watched, seen }
+    }
+
+    /// Waits for a change and for the silence behind it.
+    async fn next(&mut self, debounce: Duration) {
+        loop {
+            tokio::select! {
+                Some(()) = self.events.recv() => {
+                    let deadline = Instant::now() + debounce.saturating_mul(MAX_DEBOUNCES);
+                    while Instant::now() < deadline
+                        && matches!(timeout(debounce, self.events.recv()).await, Ok(Some(())))
+                    {}
+                    self.seen = self.look().await;
+                    return;
+                }
+                _ = self.poll.tick() => {
+                    let found = self.look().await;
+                    if found != self.seen {
+                        self.seen = found;
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn look(&self) -> u64 {
+        let path = self.path.clone();
+        tokio::task::spawn_blocking(move || fingerprint(&path)).await.unwrap_or(self.seen)
+    }
+
+    /// Watches the directory that is there now, if it is another one than before.
+    fn follow(&mut self) {
+        let now = identity(&self.path);
+        if now == self.watched || now.is_none() {
+            return;
+        }
+        if self.watcher.is_some() {
+            let seen = self.seen;
+            *self = Self::watch(&self.path);
+            // What was written between the load and the new watch shows in the fingerprint: look at once.
+            self.seen = seen;
+            self.poll.reset_immediately();
+        } else {
+            self.watched = now;
+        }
+    }
+}
+
+fn watcher(path: &Path, send: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
+    let target = path.to_owned();
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let concerns_us = match event {
+            // Reading files makes events too, and loading reads every file.
+            Ok(event) if matches!(event.kind, EventKind::Access(_)) => false,
+            Ok(event) => {
+                event.need_rescan()
+                    || event.paths.is_empty()
+                    || event.paths.iter().any(|path| path.starts_with(&target))
+            }
+            Err(_) => true,
+        };
+        if concerns_us {
+            // Full means that an alarm is pending already.
+            let _pending = send.try_send(());
+        }
+    })?;
+    watcher.watch(path, RecursiveMode::Recursive)?;
+    // The parent tells when the directory itself is replaced, or the link that leads to it, and a file when an
+    // editor writes a new one in its place. Not being allowed to watch it leaves the poll.
+    if let Some(parent) = path.parent()
+        && let Err(error) = watcher.watch(parent, RecursiveMode::NonRecursive)
+    {
+        tracing::debug!(%error, "the directory above the policy cannot be watched");
+    }
+    Ok(watcher)
+}
+
+fn identity(path: &Path) -> Option<(PathBuf, u64, u64)> {
+    let real = fs::canonicalize(path).ok()?;
+    let found = fs::metadata(&real).ok()?;
+    Some((real, found.dev(), found.ino()))
+}
+
+/// Names, sizes and times of everything below a path, as one number. Blocks, but opens no file.
+fn fingerprint(path: &Path) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    // What cannot be read counts as one more state.
+    if let Err(error) = fingerprint_into(path, MAX_DEPTH, &mut hasher) {
+        error.kind().hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+fn fingerprint_into(path: &Path, depth: usize, hasher: &mut DefaultHasher) -> io::Result<()> {
+    let found = fs::metadata(path)?;
+    path.hash(hasher);
+    (found.ino(), found.len(), found.mtime(), found.mtime_nsec()).hash(hasher);
+    let Some(depth) = depth.checked_sub(1).filter(|_| found.is_dir()) else {
+        return Ok(());
+    };
+    let mut entries = fs::read_dir(path)?.collect::<io::Result<Vec<_>>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        if let Err(error) = fingerprint_into(&entry.path(), depth, hasher) {
+            error.kind().hash(hasher);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::model::Documents;
+
+    async fn sees(changes: &mut Changes) -> bool {
+        timeout(Duration::from_secs(10), changes.next(Duration::from_millis(20))).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn edits_and_new_directories_are_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.json"), "[]").unwrap();
+        let mut changes = Changes::watch(dir.path());
+        fs::write(dir.path().join("a.json"), "{}").unwrap();
+        assert!(sees(&mut changes).await);
+        fs::create_dir(dir.path().join("sub")).unwrap();
+        assert!(sees(&mut changes).await);
+        fs::write(dir.path().join("sub/b.json"), "{}").unwrap();
+        assert!(sees(&mut changes).await);
+    }
+
+    #[tokio::test]
+    async fn the_link_swap_of_a_config_map_is_seen_each_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let version = |number: u32| {
+            let name = format!("..v{number}");
+            fs::create_dir(dir.path().join(&name)).unwrap();
+            fs::write(dir.path().join(&name).join("a.json"), number.to_string()).unwrap();
+            symlink(&name, dir.path().join("..data_tmp")).unwrap();
+            fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).unwrap();
+        };
+        version(1);
+        symlink("..data/a.json", dir.path().join("a.json")).unwrap();
+        let mut changes = Changes::watch(dir.path());
+        for number in 2..4 {
+            version(number);
+            assert!(sees(&mut changes).await, "{number}");
+            changes.follow();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_replaced_directory_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("current");
+        for name in ["v1", "v2"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        symlink("v1", &link).unwrap();
+        let mut changes = Changes::watch(&link);
+        symlink("v2", dir.path().join("next")).unwrap();
+        fs::rename(dir.path().join("next"), &link).unwrap();
+        assert!(sees(&mut changes).await, "the swap");
+        changes.follow();
+        fs::write(dir.path().join("v2/a.json"), "{}").unwrap();
+        assert!(sees(&mut changes).await, "an edit behind the new link");
+    }
+
+    #[tokio::test]
+    async fn reading_is_no_change() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.json"), "[]").unwrap();
+        let mut changes = Changes::watch(dir.path());
+        fs::read(dir.path().join("a.json")).unwrap();
+        let waited = timeout(Duration::from_millis(300), changes.next(Duration::from_millis(20))).await;
+        assert!(waited.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_replaced_policy_is_freed_when_its_last_reader_has_gone() {
+        let policy = || Policy::compile(&Documents::default(), CompileOptions::default()).unwrap();
+        let (mut writer, reader) = crate::snapshot::cell();
+        writer.activate(policy(), 0, jiff::Timestamp::UNIX_EPOCH);
+        let kept = reader.load_full().unwrap();
+        let (_, previous) = writer.activate(policy(), 0, jiff::Timestamp::UNIX_EPOCH);
+        let freed = Arc::downgrade(&kept);
+        let mut retiring = std::pin::pin!(retire(previous.unwrap()));
+        assert!(timeout(Duration::from_millis(100), &mut retiring).await.is_err(), "somebody reads it");
+        drop(kept);
+        retiring.await;
+        let start = Instant::now();
+        while freed.upgrade().is_some() {
+            assert!(start.elapsed() < Duration::from_secs(10));
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[test]
+    fn the_fingerprint_survives_what_is_missing_and_circular() {
+        let dir = tempfile::tempdir().unwrap();
+        let before = fingerprint(dir.path());
+        symlink(".", dir.path().join("loop")).unwrap();
+        symlink("nowhere", dir.path().join("dangling")).unwrap();
+        assert_ne!(fingerprint(dir.path()), before);
+        fingerprint(&dir.path().join("missing"));
+    }
+}

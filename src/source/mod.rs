@@ -1,0 +1,4 @@
+//! Where policies come from, and the one loop that activates them. Imports `documents`, `policy`, `snapshot` and
+//! the leaves.
+
+pub mod dir;
