@@ -1,0 +1,787 @@
+//! Settings of `postern serve`: a flag wins over an environment variable, which wins over the file, which wins
+//! over the default. All problems are told at once, each with where the value came from, the value and the form
+//! that is wanted. An unknown word never turns something on.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, Command};
+
+use crate::authorizer::CacheSettings;
+use crate::cache::CachePolicy;
+use crate::documents::Lenience;
+use crate::drain::DrainSettings;
+use crate::model::Wildcards;
+use crate::policy::CompileOptions;
+use crate::server::grpc::GrpcSettings;
+use crate::source::dir::LoadOptions;
+use crate::telemetry::{LogFormat, is_log_filter};
+
+/// Where `postern serve` listens unless told otherwise.
+pub const DEFAULT_TCP: &str = "127.0.0.1:4770";
+/// Where the admin endpoint listens unless told otherwise.
+pub const DEFAULT_ADMIN: &str = "127.0.0.1:4771";
+/// From which estimated cost on the decision cache is asked.
+pub const DEFAULT_CACHE: &str = "256";
+/// The most items that a batch limit may be set to.
+const MOST_BATCH_ITEMS: usize = 10_000;
+/// More threads than this are a slip of the hand.
+const MOST_WORKERS: usize = 1024;
+
+/// The settings as they are written; their meaning is [`Config`].
+#[derive(Args, Clone, Debug)]
+pub struct ServeArgs {
+    /// TOML file with settings; its keys are the names of these options
+    #[arg(long, env = "POSTERN_CONFIG", value_name = "FILE")]
+    pub config: Option<String>,
+
+    /// Policy directory (or one file): JSON or YAML as Azure exports it; watched and reloaded
+    #[arg(long, env = "POSTERN_POLICY", value_name = "DIR")]
+    pub policy: Option<String>,
+
+    /// Take real exports: assignments to unknown roles or at invalid scopes are warnings and grant nothing
+    #[arg(
+        long,
+        env = "POSTERN_LENIENT",
+        value_name = "BOOL",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true
+    )]
+    pub lenient: String,
+
+    /// Read `/*/` in patterns literally: without this it also matches a single `/`, as in Azure
+    #[arg(
+        long,
+        env = "POSTERN_STRICT_WILDCARDS",
+        value_name = "BOOL",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true
+    )]
+    pub strict_wildcards: String,
+
+    /// Unix socket for gRPC; alone it replaces TCP
+    #[arg(long, env = "POSTERN_UDS", value_name = "PATH")]
+    pub uds: Option<String>,
+
+    /// File mode of the Unix socket, octal: whoever may write to it may ask
+    #[arg(long, env = "POSTERN_UDS_MODE", value_name = "MODE", default_value = "0660")]
+    pub uds_mode: String,
+
+    /// Loopback address for gRPC over TCP, or `off`; not bound by default when `--uds` is given
+    #[arg(long, env = "POSTERN_TCP", value_name = "ADDRESS", default_value = DEFAULT_TCP)]
+    pub tcp: String,
+
+    /// Address of `/livez`, `/readyz` and `/metrics`, or `off`
+    #[arg(long, env = "POSTERN_ADMIN", value_name = "ADDRESS", default_value = DEFAULT_ADMIN)]
+    pub admin: String,
+
+    /// Answer gRPC reflection, v1 and v1alpha
+    #[arg(
+        long,
+        env = "POSTERN_REFLECTION",
+        value_name = "BOOL",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true
+    )]
+    pub reflection: String,
+
+    /// Items in one BatchCheck, 1 to 10000
+    #[arg(long, env = "POSTERN_MAX_BATCH_ITEMS", value_name = "N", default_value = "1000")]
+    pub max_batch_items: String,
+
+    /// Size of one request message
+    #[arg(long, env = "POSTERN_MAX_REQUEST_BYTES", value_name = "SIZE", default_value = "1MiB")]
+    pub max_request_bytes: String,
+
+    /// When the decision cache is asked: `off`, `always`, or from this estimated cost of a request on
+    #[arg(long, env = "POSTERN_CACHE", value_name = "WHEN", default_value = DEFAULT_CACHE)]
+    pub cache: String,
+
+    /// Bytes that the decision cache may hold
+    #[arg(long, env = "POSTERN_CACHE_MAX_BYTES", value_name = "SIZE", default_value = "32MiB")]
+    pub cache_max_bytes: String,
+
+    /// Threads that answer requests: a number, or `auto` for as many as the CPU limit allows
+    #[arg(long, env = "POSTERN_WORKERS", value_name = "N", default_value = "auto")]
+    pub workers: String,
+
+    /// After SIGTERM, go on serving this long before connections are told to go away
+    #[arg(long, env = "POSTERN_DRAIN_DELAY", value_name = "TIME", default_value = "0s")]
+    pub drain_delay: String,
+
+    /// Then wait this long for open calls before they are cut
+    #[arg(long, env = "POSTERN_DRAIN_GRACE", value_name = "TIME", default_value = "10s")]
+    pub drain_grace: String,
+
+    /// Reload the policy when its directory has been quiet this long after a change
+    #[arg(long, env = "POSTERN_RELOAD_DEBOUNCE", value_name = "TIME", default_value = "250ms")]
+    pub reload_debounce: String,
+
+    /// Form of the log on standard error: `text` or `json`
+    #[arg(long, env = "POSTERN_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub log_format: String,
+
+    /// What is logged: a level, or directives such as `info,postern=debug`
+    #[arg(long, env = "POSTERN_LOG_LEVEL", value_name = "FILTER", default_value = "info")]
+    pub log_level: String,
+}
+
+/// What `postern serve` does.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Policy directory or file.
+    pub policy: PathBuf,
+    /// How it is read.
+    pub load: LoadOptions,
+    /// Unix socket.
+    pub uds: Option<UdsSettings>,
+    /// TCP listener.
+    pub tcp: Option<SocketAddr>,
+    /// Admin listener.
+    pub admin: Option<SocketAddr>,
+    /// The service.
+    pub grpc: GrpcSettings,
+    /// The decision cache.
+    pub cache: CacheSettings,
+    /// Threads of the serving runtime.
+    pub workers: usize,
+    /// The end.
+    pub drain: DrainSettings,
+    /// Silence before a reload.
+    pub reload_debounce: Duration,
+    /// Form of the log.
+    pub log_format: LogFormat,
+    /// What is logged.
+    pub log_level: String,
+    /// Every setting as it was written, for the log at start.
+    pub effective: Vec<Effective>,
+}
+
+/// The Unix socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UdsSettings {
+    /// Where.
+    pub path: PathBuf,
+    /// Who may.
+    pub mode: u32,
+}
+
+/// A setting as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effective {
+    /// Its name.
+    pub key: String,
+    /// Its value; what is secret would be replaced here.
+    pub value: String,
+    /// Where it was written.
+    pub origin: Origin,
+}
+
+/// Where a value was written; a later one wins.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// Nowhere.
+    Default,
+    /// In the file.
+    File(String),
+    /// In a variable.
+    Environment(String),
+    /// On the command line.
+    Flag,
+}
+
+/// One value that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigProblem {
+    /// The setting.
+    pub key: String,
+    /// Where it was written.
+    pub origin: Origin,
+    /// What was written.
+    pub value: Option<String>,
+    /// What is wanted.
+    pub wanted: String,
+}
+
+/// Everything that is wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+pub struct ConfigErrors(pub Vec<ConfigProblem>);
+
+// === impl Config ===
+
+impl Config {
+    /// Reads the settings from parsed arguments (which hold the environment), then the file they name.
+    pub fn from_matches(command: &Command, matches: &ArgMatches) -> Result<Self, ConfigErrors> {
+        let mut given = given(command, matches);
+        let mut problems = Vec::new();
+        let file = given.remove("config");
+        if let Some(file) = file.filter(|file| !file.value.is_empty()) {
+            match std::fs::read_to_string(&file.value) {
+                Ok(text) => merge_file(&file.value, &text, &mut given, &mut problems),
+                Err(error) => problems.push(ConfigProblem {
+                    key: "config".into(),
+                    origin: file.origin,
+                    value: Some(file.value),
+                    wanted: format!("a readable file: {error}"),
+                }),
+            }
+        }
+        Self::resolve(given, problems)
+    }
+
+    fn resolve(
+        given: BTreeMap<String, Effective>,
+        problems: Vec<ConfigProblem>,
+    ) -> Result<Self, ConfigErrors> {
+        let mut reader = Reader { given, problems };
+        let policy = reader.read("policy", "a policy directory", |text| Some(PathBuf::from(text)));
+        if !reader.has("policy") {
+            reader.problems.push(ConfigProblem {
+                key: "policy".into(),
+                origin: Origin::Default,
+                value: None,
+                wanted:
+                    "a policy directory: give `--policy DIR`, set POSTERN_POLICY, or write `policy` into \
+                         the file"
+                        .into(),
+            });
+        }
+        let uds = reader.read("uds", "a path", |text| Some(PathBuf::from(text)));
+        let mode = reader.read("uds-mode", "an octal file mode such as `0660`", mode);
+        // A socket alone replaces the TCP listener, which is for those who configure nothing.
+        if uds.is_some() && reader.is_default("tcp") {
+            reader.given.remove("tcp");
+        }
+        let tcp =
+            reader.read("tcp", "a loopback address and port such as `127.0.0.1:4770`, or `off`", listener);
+        let tcp = tcp.flatten();
+        if let Some(address) = tcp
+            && !address.ip().is_loopback()
+        {
+            reader.refuse(
+                "tcp",
+                "a loopback address: this version has no mutual TLS, so it does not answer other machines; use \
+                 `127.0.0.1` or `[::1]`, or a Unix socket",
+            );
+        }
+        if uds.is_none() && reader.given.get("tcp").is_some_and(|tcp| tcp.value.trim() == "off") {
+            reader.refuse("tcp", "a listener: without `--uds` there would be none");
+        }
+        let admin = reader.read("admin", "an address and port such as `127.0.0.1:4771`, or `off`", listener);
+        let lenient = reader.bool("lenient");
+        let strict_wildcards = reader.bool("strict-wildcards");
+        let reflection = reader.bool("reflection");
+        let max_batch_items = reader.read("max-batch-items", "a number from 1 to 10000", |text| {
+            text.parse().ok().filter(|items| (1..=MOST_BATCH_ITEMS).contains(items))
+        });
+        let max_request_bytes = reader
+            .read("max-request-bytes", "a size from 1KiB to 64MiB such as `1MiB`", |text| {
+                size(text).filter(|bytes| (1 << 10..=64 << 20).contains(bytes))
+            })
+            .and_then(|bytes| usize::try_from(bytes).ok());
+        let cache =
+            reader.read("cache", "`off`, `always`, or a cost from which on it is asked such as `256`", cache);
+        let cache_max_bytes =
+            reader.read("cache-max-bytes", "an absolute size such as `32MiB`, no percentage", size);
+        let workers = reader.read("workers", "a number from 1 to 1024, or `auto`", workers);
+        let drain_delay = reader.duration("drain-delay");
+        let drain_grace = reader.duration("drain-grace");
+        let reload_debounce = reader.duration("reload-debounce");
+        let log_format = reader.read("log-format", "`text` or `json`", |text| text.parse().ok());
+        let log_level = reader.read(
+            "log-level",
+            "`error`, `warn`, `info`, `debug`, `trace`, `off`, or directives such as `info,postern=debug`",
+            |text| is_log_filter(text).then(|| text.to_owned()),
+        );
+        let Reader { given, mut problems } = reader;
+        let config = (|| {
+            Some(Self {
+                policy: policy?,
+                load: LoadOptions {
+                    lenience: if lenient? { Lenience::Lenient } else { Lenience::Strict },
+                    compile: CompileOptions {
+                        wildcards: if strict_wildcards? { Wildcards::Strict } else { Wildcards::Collapse },
+                    },
+                },
+                uds: match uds {
+                    Some(path) => Some(UdsSettings { path, mode: mode? }),
+                    None => None,
+                },
+                tcp,
+                admin: admin?,
+                grpc: GrpcSettings {
+                    max_batch_items: max_batch_items?,
+                    max_request_bytes: max_request_bytes?,
+                    reflection: reflection?,
+                },
+                cache: CacheSettings { policy: cache?, max_bytes: cache_max_bytes? },
+                workers: workers?,
+                drain: DrainSettings { delay: drain_delay?, grace: drain_grace? },
+                reload_debounce: reload_debounce?,
+                log_format: log_format?,
+                log_level: log_level?,
+                effective: given.into_values().collect(),
+            })
+        })();
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => {
+                problems.sort_by(|one, other| one.key.cmp(&other.key));
+                Err(ConfigErrors(problems))
+            }
+        }
+    }
+
+    /// The settings in one line for the log.
+    pub fn summary(&self) -> String {
+        self.effective
+            .iter()
+            .map(|setting| match &setting.origin {
+                Origin::Default => format!("{}={}", setting.key, setting.value),
+                origin => format!("{}={} ({origin})", setting.key, setting.value),
+            })
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+}
+
+/// The table of settings for the README: generated from the flags, so that it cannot differ from them.
+pub fn settings_table(command: &Command) -> String {
+    let mut table =
+        String::from("| Flag and file key | Variable | Default | Meaning |\n| --- | --- | --- | --- |\n");
+    for argument in command.get_arguments() {
+        let (Some(flag), Some(variable)) = (argument.get_long(), argument.get_env()) else {
+            continue;
+        };
+        let default = argument
+            .get_default_values()
+            .first()
+            .map_or_else(String::new, |value| format!("`{}`", value.to_string_lossy()));
+        let help = argument.get_help().map(ToString::to_string).unwrap_or_default().replace('|', "\\|");
+        table.push_str(&format!("| `{flag}` | `{}` | {default} | {help} |\n", variable.to_string_lossy()));
+    }
+    table
+}
+
+// === layers ===
+
+/// What flags, variables and defaults say. An empty variable says nothing: charts set them so.
+fn given(command: &Command, matches: &ArgMatches) -> BTreeMap<String, Effective> {
+    let mut given = BTreeMap::new();
+    for argument in command.get_arguments() {
+        let id = argument.get_id().as_str();
+        let (Some(key), Some(variable)) = (argument.get_long(), argument.get_env()) else {
+            continue;
+        };
+        let Ok(Some(value)) = matches.try_get_one::<String>(id) else {
+            continue;
+        };
+        let default =
+            || argument.get_default_values().first().map(|value| value.to_string_lossy().into_owned());
+        let (origin, value) = match matches.value_source(id) {
+            Some(ValueSource::CommandLine) => (Origin::Flag, Some(value.clone())),
+            Some(ValueSource::EnvVariable) if !value.trim().is_empty() => {
+                (Origin::Environment(variable.to_string_lossy().into_owned()), Some(value.clone()))
+            }
+            _ => (Origin::Default, default()),
+        };
+        if let Some(value) = value {
+            given.insert(key.to_owned(), Effective { key: key.to_owned(), value, origin });
+        }
+    }
+    given
+}
+
+/// Puts the file's values under those of flags and variables, and over the defaults.
+fn merge_file(
+    path: &str,
+    text: &str,
+    given: &mut BTreeMap<String, Effective>,
+    problems: &mut Vec<ConfigProblem>,
+) {
+    let origin = Origin::File(path.to_owned());
+    let problem = |key: &str, value: Option<String>, wanted: String| ConfigProblem {
+        key: key.to_owned(),
+        origin: origin.clone(),
+        value,
+        wanted,
+    };
+    let table = match text.parse::<toml::Table>() {
+        Ok(table) => table,
+        Err(error) => {
+            let wanted = format!("TOML: {}", error.to_string().trim().replace('\n', "\n  "));
+            problems.push(problem("config", None, wanted));
+            return;
+        }
+    };
+    let known: Vec<String> = known_keys();
+    for (key, value) in table {
+        let shown = value.to_string();
+        if !known.contains(&key) {
+            let wanted = match nearest(&key, &known) {
+                Some(nearest) => format!("a known key; did you mean `{nearest}`"),
+                None => "a known key: the options of `postern serve`".to_owned(),
+            };
+            problems.push(problem(&key, Some(shown), wanted));
+            continue;
+        }
+        let value = match value {
+            toml::Value::String(text) => text,
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(flag) => flag.to_string(),
+            _ => {
+                problems.push(problem(
+                    &key,
+                    Some(shown),
+                    "a string, a whole number, `true` or `false`".into(),
+                ));
+                continue;
+            }
+        };
+        let effective = Effective { key: key.clone(), value, origin: origin.clone() };
+        match given.get(&key) {
+            Some(stronger) if stronger.origin > origin => {}
+            _ => {
+                given.insert(key, effective);
+            }
+        }
+    }
+}
+
+fn known_keys() -> Vec<String> {
+    ServeArgs::augment_args(Command::new("serve"))
+        .get_arguments()
+        .filter_map(|argument| argument.get_long())
+        // A file that names a file is one too many.
+        .filter(|key| *key != "config")
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The key that somebody meant: the same but for `_`, letter case or one character.
+fn nearest<'a>(key: &str, known: &'a [String]) -> Option<&'a str> {
+    let folded = key.to_ascii_lowercase().replace('_', "-");
+    let near = |candidate: &str| {
+        let (mut one, mut other) = (folded.as_str(), candidate);
+        while let (Some(a), Some(b)) = (one.chars().next(), other.chars().next())
+            && a == b
+        {
+            one = one.strip_prefix(a).unwrap_or_default();
+            other = other.strip_prefix(b).unwrap_or_default();
+        }
+        while let (Some(a), Some(b)) = (one.chars().next_back(), other.chars().next_back())
+            && a == b
+        {
+            one = one.strip_suffix(a).unwrap_or_default();
+            other = other.strip_suffix(b).unwrap_or_default();
+        }
+        one.chars().count().max(other.chars().count()) <= 1
+    };
+    known.iter().map(String::as_str).find(|candidate| near(candidate))
+}
+
+// === values ===
+
+struct Reader {
+    given: BTreeMap<String, Effective>,
+    problems: Vec<ConfigProblem>,
+}
+
+impl Reader {
+    /// `None` when the setting is not given, or wrong, which is then a problem.
+    fn read<T>(&mut self, key: &str, wanted: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        let text = self.given.get(key)?.value.trim();
+        let parsed = if text.is_empty() { None } else { parse(text) };
+        if parsed.is_none() {
+            self.refuse(key, wanted);
+        }
+        parsed
+    }
+
+    fn bool(&mut self, key: &str) -> Option<bool> {
+        self.read(key, "`true` or `false`", |text| bool::from_str(text).ok())
+    }
+
+    fn duration(&mut self, key: &str) -> Option<Duration> {
+        self.read(key, "a time such as `10s` or `500ms`, at most 1h", duration)
+    }
+
+    fn refuse(&mut self, key: &str, wanted: &str) {
+        let given = self.given.get(key);
+        self.problems.push(ConfigProblem {
+            key: key.to_owned(),
+            origin: given.map_or(Origin::Default, |given| given.origin.clone()),
+            value: given.map(|given| given.value.clone()),
+            wanted: wanted.to_owned(),
+        });
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.given.contains_key(key)
+    }
+
+    fn is_default(&self, key: &str) -> bool {
+        self.given.get(key).is_none_or(|given| given.origin == Origin::Default)
+    }
+}
+
+fn mode(text: &str) -> Option<u32> {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    u32::from_str_radix(digits, 8).ok().filter(|mode| *mode <= 0o777)
+}
+
+/// `Some(None)` is `off`.
+fn listener(text: &str) -> Option<Option<SocketAddr>> {
+    if text == "off" { Some(None) } else { text.parse().ok().map(Some) }
+}
+
+fn cache(text: &str) -> Option<CachePolicy> {
+    match text {
+        "off" => Some(CachePolicy::Off),
+        "always" => Some(CachePolicy::CostAtLeast(0)),
+        cost => number(cost).and_then(|cost| u32::try_from(cost).ok()).map(CachePolicy::CostAtLeast),
+    }
+}
+
+fn workers(text: &str) -> Option<usize> {
+    if text == "auto" {
+        // Follows the CPU limit of the container, not the size of the machine.
+        return Some(std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS));
+    }
+    text.parse().ok().filter(|workers| (1..=MOST_WORKERS).contains(workers))
+}
+
+/// A whole number without sign.
+fn number(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+fn split_unit(text: &str) -> (&str, &str) {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at_checked(digits).unwrap_or((text, ""));
+    (number, unit.trim_start())
+}
+
+fn size(text: &str) -> Option<u64> {
+    let (digits, unit) = split_unit(text);
+    let factor: u64 = match unit {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "kB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        _ => return None,
+    };
+    number(digits)?.checked_mul(factor)
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let (digits, unit) = split_unit(text);
+    let number = number(digits)?;
+    let duration = match unit {
+        "ms" => Duration::from_millis(number),
+        "s" => Duration::from_secs(number),
+        "m" | "min" => Duration::from_secs(number.checked_mul(60)?),
+        "h" => Duration::from_secs(number.checked_mul(3600)?),
+        "" if number == 0 => Duration::ZERO,
+        _ => return None,
+    };
+    Some(duration).filter(|duration| *duration <= Duration::from_secs(3600))
+}
+
+// === impls of std traits ===
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path) => write!(f, "file {path}"),
+            Self::Environment(variable) => write!(f, "environment {variable}"),
+            Self::Flag => f.write_str("flag"),
+        }
+    }
+}
+
+/// For example ``environment POSTERN_CACHE is `yes`; wanted `off`, …``.
+impl fmt::Display for ConfigProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.origin {
+            Origin::Default => write!(f, "setting `{}`", self.key)?,
+            Origin::File(path) => write!(f, "file `{path}`, key `{}`", self.key)?,
+            Origin::Environment(variable) => write!(f, "environment variable `{variable}`")?,
+            Origin::Flag => write!(f, "flag `--{}`", self.key)?,
+        }
+        match &self.value {
+            Some(value) => write!(f, " is `{value}`; wanted {}", self.wanted),
+            None => write!(f, ": wanted {}", self.wanted),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command() -> Command {
+        ServeArgs::augment_args(Command::new("serve"))
+    }
+
+    fn defaults() -> BTreeMap<String, Effective> {
+        let matches = command().get_matches_from(["serve"]);
+        given(&command(), &matches)
+            .into_iter()
+            // Tests do not depend on the variables of whoever runs them.
+            .filter(|(_, effective)| effective.origin == Origin::Default)
+            .collect()
+    }
+
+    fn with(settings: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
+        let mut given = defaults();
+        for (key, value) in settings {
+            let effective = Effective { key: (*key).into(), value: (*value).into(), origin: Origin::Flag };
+            given.insert((*key).into(), effective);
+        }
+        Config::resolve(given, Vec::new())
+    }
+
+    fn problems(settings: &[(&str, &str)]) -> Vec<String> {
+        with(settings).unwrap_err().0.iter().map(|problem| problem.key.clone()).collect()
+    }
+
+    #[test]
+    fn defaults_are_good() {
+        let config = with(&[("policy", "dir")]).unwrap();
+        assert_eq!(config.tcp, Some(DEFAULT_TCP.parse().unwrap()));
+        assert_eq!(config.admin, Some(DEFAULT_ADMIN.parse().unwrap()));
+        assert_eq!(config.uds, None);
+        assert_eq!(config.cache.policy, CachePolicy::CostAtLeast(256));
+        assert_eq!(config.cache.max_bytes, 32 << 20);
+        assert_eq!(config.drain, DrainSettings { delay: Duration::ZERO, grace: Duration::from_secs(10) });
+    }
+
+    #[test]
+    fn a_socket_alone_replaces_tcp() {
+        let config = with(&[("policy", "dir"), ("uds", "/s")]).unwrap();
+        assert_eq!((config.tcp, config.uds.unwrap().mode), (None, 0o660));
+        let config = with(&[("policy", "dir"), ("uds", "/s"), ("tcp", "[::1]:1")]).unwrap();
+        assert_eq!(config.tcp, Some("[::1]:1".parse().unwrap()));
+        assert_eq!(problems(&[("policy", "dir"), ("tcp", "off")]), ["tcp"]);
+    }
+
+    #[test]
+    fn all_problems_at_once() {
+        assert_eq!(
+            problems(&[
+                ("tcp", "0.0.0.0:4770"),
+                ("cache", "yes"),
+                ("cache-max-bytes", "10%"),
+                ("uds-mode", "rw"),
+                ("max-batch-items", "0"),
+                ("drain-grace", "10"),
+                ("lenient", "perhaps"),
+                ("log-level", "postern=loud"),
+            ]),
+            [
+                "cache",
+                "cache-max-bytes",
+                "drain-grace",
+                "lenient",
+                "log-level",
+                "max-batch-items",
+                "policy",
+                "tcp",
+                "uds-mode"
+            ]
+        );
+        let error = with(&[("policy", "dir"), ("cache", "yes")]).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "flag `--cache` is `yes`; wanted `off`, `always`, or a cost from which on it is asked such as `256`"
+        );
+    }
+
+    #[test]
+    fn cache_values() {
+        for (text, wanted) in [
+            ("off", Some(CachePolicy::Off)),
+            ("always", Some(CachePolicy::CostAtLeast(0))),
+            ("0", Some(CachePolicy::CostAtLeast(0))),
+            ("17", Some(CachePolicy::CostAtLeast(17))),
+            ("on", None),
+            ("-1", None),
+            ("+1", None),
+            ("50%", None),
+            ("4294967296", None),
+        ] {
+            assert_eq!(cache(text), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_times() {
+        assert_eq!(size("32MiB"), Some(32 << 20));
+        assert_eq!(size("7"), Some(7));
+        assert_eq!(size("5 kB"), Some(5000));
+        for wrong in ["", "10%", "MiB", "1.5MiB", "-1", "1 m", "99999999999GiB"] {
+            assert_eq!(size(wrong), None, "{wrong}");
+        }
+        assert_eq!(duration("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Some(Duration::from_secs(120)));
+        assert_eq!(duration("0"), Some(Duration::ZERO));
+        for wrong in ["", "10", "s", "2h", "1d", "-1s"] {
+            assert_eq!(duration(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_file_is_under_flags_and_over_defaults() {
+        let mut given = defaults();
+        let flag = Effective { key: "cache".into(), value: "off".into(), origin: Origin::Flag };
+        given.insert("cache".into(), flag);
+        let mut problems = Vec::new();
+        let text = "policy = \"dir\"\ncache = \"always\"\nmax-batch-items = 7\nlenient = true\n\
+                    max_request_bytes = 1\nfoo = 1\ntcp = [1]\nconfig = \"x\"\n";
+        merge_file("f.toml", text, &mut given, &mut problems);
+        let wrong: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            wrong,
+            [
+                "file `f.toml`, key `config` is `\"x\"`; wanted a known key: the options of `postern serve`",
+                "file `f.toml`, key `foo` is `1`; wanted a known key: the options of `postern serve`",
+                "file `f.toml`, key `max_request_bytes` is `1`; wanted a known key; did you mean \
+                 `max-request-bytes`",
+                "file `f.toml`, key `tcp` is `[1]`; wanted a string, a whole number, `true` or `false`",
+            ]
+        );
+        let config = Config::resolve(given, Vec::new()).unwrap();
+        assert_eq!(config.cache.policy, CachePolicy::Off);
+        assert_eq!(config.grpc.max_batch_items, 7);
+        assert_eq!(config.load.lenience, Lenience::Lenient);
+        assert!(config.summary().contains("max-batch-items=7 (file f.toml)"));
+    }
+
+    #[test]
+    fn a_file_that_is_no_toml() {
+        let mut problems = Vec::new();
+        merge_file("f.toml", "a = = 1", &mut BTreeMap::new(), &mut problems);
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].to_string().starts_with("file `f.toml`, key `config`: wanted TOML: "));
+    }
+}

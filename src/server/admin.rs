@@ -1,0 +1,125 @@
+//! The admin endpoint for probes and scrapers, on a runtime of its own so that it answers when the serving one
+//! is busy: `/livez`, `/readyz`, `/metrics`. The readiness answer still goes through the serving runtime, for a
+//! probe that does not touch what it vouches for is worth nothing.
+
+use std::fmt::Write as _;
+use std::io;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+
+use crate::authorizer::Authorizer;
+use crate::metrics::{self, Metrics};
+use crate::readiness::{Readiness, Report};
+
+/// A serving runtime that does not run a trivial task within this is not serving.
+const ROUND_TRIP: Duration = Duration::from_secs(1);
+
+/// What the endpoint tells about.
+#[derive(Clone, Debug)]
+pub struct AdminState {
+    /// What is pending.
+    pub readiness: Readiness,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Asked for the size of its cache.
+    pub authorizer: Authorizer,
+    /// The runtime that answers requests.
+    pub serving: Handle,
+}
+
+/// Serves until dropped.
+pub async fn serve(listener: TcpListener, state: AdminState) -> io::Result<()> {
+    let router = Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics_text))
+        .with_state(state);
+    axum::serve(listener, router).await
+}
+
+async fn readyz(State(state): State<AdminState>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
+    let mut report = state.readiness.report();
+    let served = tokio::time::timeout(ROUND_TRIP, state.serving.spawn(async {})).await;
+    if !matches!(served, Ok(Ok(()))) {
+        report.ready = false;
+        report.pending.push("serving-runtime");
+    }
+    let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let json = query.is_some_and(|query| query.split('&').any(|part| part == "format=json"))
+        || headers
+            .get(ACCEPT)
+            .and_then(|accept| accept.to_str().ok())
+            .is_some_and(|accept| accept.contains("application/json"));
+    if json {
+        return match serde_json::to_string(&report) {
+            Ok(body) => (status, [(CONTENT_TYPE, "application/json")], body + "\n").into_response(),
+            Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        };
+    }
+    (status, text(&report)).into_response()
+}
+
+fn text(report: &Report) -> String {
+    let mut text = String::from(if report.ready { "ready\n" } else { "not ready\n" });
+    // Writing to a string does not fail.
+    if !report.pending.is_empty() {
+        let _ok = writeln!(text, "pending: {}", report.pending.join(", "));
+    }
+    if let Some(policy) = &report.policy {
+        let _ok = writeln!(
+            text,
+            "policy: generation {}, serial {}, {}, active since {}",
+            policy.generation, policy.serial, policy.digest, policy.activated_at
+        );
+    }
+    if let Some(failure) = &report.last_reload_failure {
+        let _ok = writeln!(text, "last reload, at {}, was refused and changed nothing:", failure.at);
+        for problem in &failure.problems {
+            let _ok = writeln!(text, "  {problem}");
+        }
+    }
+    text
+}
+
+async fn metrics_text(State(state): State<AdminState>) -> Response {
+    let (entries, bytes) = state.authorizer.cache_size();
+    state.metrics.set_cache_size(entries, bytes);
+    match state.metrics.encode() {
+        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::readiness::{PolicyDetail, ReloadFailure};
+
+    #[test]
+    fn the_text_names_what_is_pending_and_what_failed() {
+        let readiness = Readiness::new();
+        let block = readiness.block("policy");
+        assert_eq!(text(&readiness.report()), "not ready\npending: policy\n");
+        drop(block);
+        readiness.policy_activated(PolicyDetail {
+            generation: 1,
+            serial: 0,
+            digest: "sha256:00".into(),
+            activated_at: "then".into(),
+        });
+        readiness.reload_failed(ReloadFailure { at: "now".into(), problems: vec!["a.json:1:1: bad".into()] });
+        assert_eq!(
+            text(&readiness.report()),
+            "ready\npolicy: generation 1, serial 0, sha256:00, active since then\nlast reload, at now, was \
+             refused and changed nothing:\n  a.json:1:1: bad\n"
+        );
+    }
+}

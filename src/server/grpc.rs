@@ -1,0 +1,297 @@
+//! The service: read the wire, load one snapshot, ask the authorizer, count, answer.
+//!
+//! Everything between the decoded message and the answer is synchronous: no lock, no await, and the snapshot's
+//! guard lives on the stack.
+
+use opentelemetry_sdk::trace::SdkTracer;
+use prometheus_client::metrics::counter::Counter;
+use tonic::transport::Server;
+use tonic::transport::server::Router;
+use tonic::{Request, Response, Status};
+
+use crate::authorizer::{Answer, Authorizer};
+use crate::metrics::{CheckLabels, Metrics};
+use crate::model::{CheckRequest, Plane, ReasonCode, Undecided};
+use crate::proto::v1;
+use crate::proto::v1::authorization_service_server::{AuthorizationService, AuthorizationServiceServer};
+use crate::snapshot::Snapshot;
+
+use super::Transport;
+use super::convert;
+use super::health::Health;
+use super::trace::{CallSpan, Method, Tracing};
+
+/// Settings of the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrpcSettings {
+    /// Items in one batch.
+    pub max_batch_items: usize,
+    /// Bytes of one request message.
+    pub max_request_bytes: usize,
+    /// Whether the reflection services answer.
+    pub reflection: bool,
+}
+
+/// `postern.v1.AuthorizationService` on one listener.
+#[derive(Debug)]
+pub struct AuthorizationApi {
+    authorizer: Authorizer,
+    max_batch_items: usize,
+    counters: Counters,
+    /// `None` where nobody receives traces: then nothing of them is on the path.
+    tracing: Option<Tracing>,
+}
+
+/// The services of one listener, ready to serve.
+pub fn router(
+    api: AuthorizationApi,
+    health: &Health,
+    settings: GrpcSettings,
+) -> Result<Router, tonic_reflection::server::Error> {
+    let service = AuthorizationServiceServer::new(api).max_decoding_message_size(settings.max_request_bytes);
+    let router = Server::builder().add_service(service).add_service(health.service());
+    if !settings.reflection {
+        return Ok(router);
+    }
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(crate::proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    Ok(router.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?))
+}
+
+// === impl AuthorizationApi ===
+
+impl AuthorizationApi {
+    /// Binds the counters of one transport.
+    pub fn new(
+        authorizer: Authorizer,
+        settings: GrpcSettings,
+        transport: Transport,
+        metrics: &Metrics,
+        tracer: Option<SdkTracer>,
+    ) -> Self {
+        Self {
+            authorizer,
+            max_batch_items: settings.max_batch_items,
+            counters: Counters::bind(metrics, transport),
+            tracing: tracer.map(Tracing::new),
+        }
+    }
+
+    fn check_now(
+        &self,
+        wire: &v1::CheckRequest,
+        mut span: Option<&mut CallSpan>,
+    ) -> Result<v1::CheckResponse, Status> {
+        let request = convert::check_request(wire).map_err(|violations| {
+            self.counters.invalid.inc();
+            if let Some(span) = &mut span {
+                span.invalid();
+            }
+            violations.into_status()
+        })?;
+        let active = self.authorizer.snapshot();
+        let outcome = match active.get() {
+            Some(snapshot) => self.decide(snapshot, &request).map(|answer| (snapshot, answer)),
+            None => Err(self.counters.count_undecided(Undecided::NoPolicy)),
+        };
+        match outcome {
+            Ok((snapshot, answer)) => {
+                if let Some(span) = span {
+                    span.answered(&wire.request_id, &request, snapshot, &answer);
+                }
+                Ok(v1::CheckResponse {
+                    result: Some(convert::result(snapshot, &request, &answer)),
+                    policy: Some(convert::identity(snapshot)),
+                    request_id: wire.request_id.clone(),
+                })
+            }
+            Err(undecided) => {
+                if let Some(span) = span {
+                    span.undecided(&wire.request_id, &request, active.get(), &undecided);
+                }
+                Err(convert::undecided_status(&undecided))
+            }
+        }
+    }
+
+    fn batch_check_now(
+        &self,
+        wire: &v1::BatchCheckRequest,
+        mut span: Option<&mut CallSpan>,
+    ) -> Result<v1::BatchCheckResponse, Status> {
+        let batch = convert::batch(wire, self.max_batch_items).map_err(|error| {
+            self.counters.invalid.inc();
+            if let Some(span) = &mut span {
+                span.invalid();
+            }
+            error.into_status()
+        })?;
+        // One snapshot for all items: they must not disagree about the policy.
+        let active = self.authorizer.snapshot();
+        if let Some(span) = &mut span {
+            span.batch(&wire.request_id, active.get(), wire.items.len());
+        }
+        let Some(snapshot) = active.get() else {
+            return Err(convert::undecided_status(&self.counters.count_undecided(Undecided::NoPolicy)));
+        };
+        self.counters.batch_items.inc_by(u64::try_from(wire.items.len()).unwrap_or(u64::MAX));
+        let results = wire
+            .items
+            .iter()
+            .enumerate()
+            .map(|(index, item)| v1::BatchCheckItemResult {
+                outcome: Some(self.item(snapshot, &batch, index, item, span.as_deref_mut())),
+            })
+            .collect();
+        Ok(v1::BatchCheckResponse {
+            results,
+            policy: Some(convert::identity(snapshot)),
+            request_id: wire.request_id.clone(),
+            item_limit: u32::try_from(self.max_batch_items).unwrap_or(u32::MAX),
+        })
+    }
+
+    fn item<'a>(
+        &self,
+        snapshot: &Snapshot,
+        batch: &convert::Batch<'a>,
+        index: usize,
+        item: &'a v1::BatchCheckItem,
+        span: Option<&mut CallSpan>,
+    ) -> v1::batch_check_item_result::Outcome {
+        use v1::batch_check_item_result::Outcome;
+
+        let request = match batch.item(index, item) {
+            Ok(request) => request,
+            Err(violations) => {
+                self.counters.invalid.inc();
+                return Outcome::Error(violations.into_item());
+            }
+        };
+        let outcome = self.decide(snapshot, &request);
+        if let Some(span) = span {
+            span.item(index, &request, snapshot, outcome.as_ref());
+        }
+        match outcome {
+            Ok(answer) => Outcome::Result(convert::result(snapshot, &request, &answer)),
+            Err(undecided) => Outcome::Error(convert::undecided_item(&undecided)),
+        }
+    }
+
+    fn decide(&self, snapshot: &Snapshot, request: &CheckRequest<'_>) -> Result<Answer, Undecided> {
+        match self.authorizer.check(snapshot, request) {
+            Ok(answer) => {
+                self.counters.count(request.plane, &answer);
+                Ok(answer)
+            }
+            Err(undecided) => {
+                if undecided == Undecided::DamagedPolicy {
+                    tracing::error!(generation = snapshot.generation, "the compiled policy is damaged");
+                }
+                Err(self.counters.count_undecided(undecided))
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl AuthorizationService for AuthorizationApi {
+    async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
+        let mut span = self.tracing.as_ref().map(|tracing| tracing.start(Method::Check, request.metadata()));
+        self.check_now(request.get_ref(), span.as_mut()).map(Response::new)
+    }
+
+    async fn batch_check(
+        &self,
+        request: Request<v1::BatchCheckRequest>,
+    ) -> Result<Response<v1::BatchCheckResponse>, Status> {
+        let mut span =
+            self.tracing.as_ref().map(|tracing| tracing.start(Method::BatchCheck, request.metadata()));
+        self.batch_check_now(request.get_ref(), span.as_mut()).map(Response::new)
+    }
+}
+
+// === Counters ===
+
+/// Every counter of the path, looked up once.
+#[derive(Debug)]
+struct Counters {
+    /// Indexed by [`slot`].
+    checks: [Counter; 16],
+    no_policy: Counter,
+    unknown_hierarchy: Counter,
+    damaged_policy: Counter,
+    invalid: Counter,
+    batch_items: Counter,
+}
+
+/// The reason implies the decision, so four reasons, two planes and two ways of getting there are all there is.
+const fn slot(reason: ReasonCode, plane: Plane, cached: bool) -> usize {
+    let reason = match reason {
+        ReasonCode::RoleAssignment => 0,
+        ReasonCode::NoRoleAssignment => 1,
+        ReasonCode::ActionNotGranted => 2,
+        ReasonCode::DenyAssignment => 3,
+    };
+    let plane = match plane {
+        Plane::Control => 0,
+        Plane::Data => 4,
+    };
+    reason + plane + if cached { 8 } else { 0 }
+}
+
+impl Counters {
+    fn bind(metrics: &Metrics, transport: Transport) -> Self {
+        let mut checks: [Counter; 16] = Default::default();
+        for (decision, reason) in [
+            ("Allowed", ReasonCode::RoleAssignment),
+            ("NotAllowed", ReasonCode::NoRoleAssignment),
+            ("NotAllowed", ReasonCode::ActionNotGranted),
+            ("Denied", ReasonCode::DenyAssignment),
+        ] {
+            for (plane, plane_name) in [(Plane::Control, "control"), (Plane::Data, "data")] {
+                for (cached, cached_name) in [(false, "false"), (true, "true")] {
+                    if let Some(counter) = checks.get_mut(slot(reason, plane, cached)) {
+                        *counter = metrics.checks(CheckLabels {
+                            decision,
+                            reason: reason.name(),
+                            plane: plane_name,
+                            cached: cached_name,
+                            transport: transport.name(),
+                        });
+                    }
+                }
+            }
+        }
+        let undecided = |undecided: &Undecided| metrics.undecided(convert::undecided_reason(undecided));
+        Self {
+            checks,
+            no_policy: undecided(&Undecided::NoPolicy),
+            unknown_hierarchy: undecided(&Undecided::UnknownHierarchy { holder: String::new() }),
+            damaged_policy: undecided(&Undecided::DamagedPolicy),
+            invalid: metrics.invalid(),
+            batch_items: metrics.batch_items(),
+        }
+    }
+
+    fn count(&self, plane: Plane, answer: &Answer) {
+        if let Some(counter) =
+            self.checks.get(slot(answer.evaluation.decision.reason_code(), plane, answer.cached))
+        {
+            counter.inc();
+        }
+    }
+
+    fn count_undecided(&self, undecided: Undecided) -> Undecided {
+        let counter = match undecided {
+            Undecided::NoPolicy => &self.no_policy,
+            Undecided::UnknownHierarchy { .. } => &self.unknown_hierarchy,
+            Undecided::DamagedPolicy => &self.damaged_policy,
+        };
+        counter.inc();
+        undecided
+    }
+}
