@@ -1,9 +1,60 @@
-//! Postern, a policy decision point with the exact semantics of Azure RBAC.
+//! Postern, a policy decision point with the exact semantics of Azure RBAC: may this principal do this action at
+//! this scope?
+//!
+//! One Check:
+//!
+//! ```text
+//! PEP ── gRPC ──▶ server: wire → model::CheckRequest ──▶ authorizer: one snapshot ──▶ cache, where it pays
+//! PEP ◀── OK, decision ── server: model → wire ◀── policy::evaluate: synchronous, bounded, no I/O
+//! ```
+//!
+//! One reload:
+//!
+//! ```text
+//! directory ── source ──▶ documents: read, check ──▶ policy: compile ──▶ snapshot: one pointer swap
+//! ```
+//!
+//! To decide without a server, read documents, compile them, evaluate:
+//!
+//! ```
+//! use postern::documents::{Lenience, load};
+//! use postern::model::{Action, CheckRequest, Decision, Plane, PrincipalId, Scope, Subject};
+//! use postern::policy::{CompileOptions, Policy};
+//!
+//! let (documents, problems) = load("examples/contoso".as_ref(), Lenience::Strict);
+//! assert!(!problems.has_errors());
+//! let policy = Policy::compile(&documents, CompileOptions::default()).expect("a policy");
+//! let vault = "/subscriptions/00000000-0000-4000-a001-000000000002/resourceGroups/rg-payments-prod\
+//!              /providers/Microsoft.KeyVault/vaults/kv-payments-prod";
+//! let request = CheckRequest {
+//!     subject: Subject {
+//!         principal: PrincipalId::new("00000000-0000-4000-a004-000000000001"),
+//!         groups: &[],
+//!     },
+//!     action: Action::parse("Microsoft.KeyVault/vaults/secrets/getSecret/action").expect("an action"),
+//!     plane: Plane::Data,
+//!     scope: Scope::parse(vault).expect("a scope"),
+//! };
+//! let evaluation = policy.evaluate(&request).expect("enough to decide");
+//! assert!(matches!(evaluation.decision, Decision::Allowed(_)));
+//! ```
+//!
+//! The modules are layers; ARCHITECTURE.md says who may import whom, and `tests/layers.rs` keeps it.
+
+pub mod app;
 pub mod authorizer;
 pub mod cache;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod documents;
+pub mod drain;
+pub mod metrics;
 pub mod model;
 pub mod policy;
 pub mod proto;
+pub mod readiness;
+pub mod server;
 pub mod snapshot;
+pub mod source;
+pub mod telemetry;

@@ -1,2 +1,7 @@
 //! The `postern` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    postern::app::main()
+}

@@ -1,0 +1,402 @@
+//! The wiring of `postern serve`: everything is bound, then everything serves, and the end is in order.
+//!
+//! ```text
+//! bind ─▶ Bound { addresses } ─▶ serve ─┬─ admin runtime (one thread): admin endpoint, updater, trace export
+//!                                       └─ serving runtime (the caller's): gRPC over TCP and the Unix socket
+//! ```
+//!
+//! Tests bind to port 0 or a temporary socket and read the addresses.
+
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::runtime::{self, Handle};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::server::TcpIncoming;
+
+use crate::authorizer::Authorizer;
+use crate::cli;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::drain::{Drain, Signals};
+use crate::metrics::Metrics;
+use crate::readiness::Readiness;
+use crate::server::admin::{self, AdminState};
+use crate::server::grpc::{self, AuthorizationApi};
+use crate::server::health::Health;
+use crate::server::listen::{self, ListenError, SocketFile};
+use crate::server::{Addresses, Transport};
+use crate::snapshot;
+use crate::source::dir::{Refused, Updater};
+use crate::telemetry::{LogFormat, Traces, TracesError, init_logs};
+
+/// The commit this was built from.
+pub const COMMIT: &str = env!("POSTERN_COMMIT");
+/// The version of the package.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How long the last spans may take at the end.
+const FLUSH: Duration = Duration::from_secs(3);
+
+/// Why the process cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A listener.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The trace exporter.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
+    /// The reflection service.
+    #[error("the reflection service cannot be built: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// A runtime or a signal handler.
+    #[error("{step}: {source}")]
+    System {
+        /// What was being done.
+        step: &'static str,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// The policy of the start.
+    #[error("the policy is refused")]
+    Policy(Refused),
+    /// Something that must not end has ended.
+    #[error("the {task} has stopped: {reason}")]
+    Stopped {
+        /// What.
+        task: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Everything bound, nothing serving.
+#[derive(Debug)]
+pub struct Bound {
+    /// Where it will serve.
+    pub addresses: Addresses,
+    config: Config,
+    admin: AdminRuntime,
+    tcp: Option<TcpListener>,
+    uds: Option<(UnixListener, SocketFile)>,
+    admin_listener: Option<TcpListener>,
+    traces: Option<Traces>,
+    readiness: Readiness,
+}
+
+/// A current-thread runtime on a thread of its own: probes, reloads and exports do not compete with requests,
+/// and answer when those are stuck.
+#[derive(Debug)]
+struct AdminRuntime {
+    handle: Handle,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// The end of a task that should not have ended.
+enum End {
+    Policy(Refused),
+    Stopped { task: &'static str, reason: String },
+}
+
+/// The program: the command line, and behind `serve` the runtimes.
+pub fn main() -> ExitCode {
+    match cli::run(std::env::args_os()) {
+        cli::Next::Exit(code) => code,
+        cli::Next::Serve(config) => {
+            init_logs(config.log_format, &config.log_level);
+            let format = config.log_format;
+            match run(*config) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    error.tell(format);
+                    ExitCode::FAILURE
+                }
+            }
+        }
+    }
+}
+
+/// Serves until a signal.
+fn run(config: Config) -> Result<(), RunError> {
+    let runtime = serving_runtime(config.workers)
+        .map_err(|source| RunError::System { step: "the serving runtime cannot be started", source })?;
+    let outcome = runtime.block_on(async {
+        let bound = bind(config).await?;
+        let signals = bound.signals()?;
+        bound.serve(signals.first()).await
+    });
+    // This is the cut: connections that outlived the grace end with the runtime.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// One thread needs no scheduler that steals work.
+fn serving_runtime(workers: usize) -> io::Result<runtime::Runtime> {
+    if workers == 1 {
+        return runtime::Builder::new_current_thread().enable_all().build();
+    }
+    runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .thread_name("postern-serve")
+        .enable_all()
+        .build()
+}
+
+/// Binds everything that the configuration names. Runs on the runtime that will answer requests.
+pub async fn bind(config: Config) -> Result<Bound, RunError> {
+    let admin = AdminRuntime::start()
+        .map_err(|source| RunError::System { step: "the admin runtime cannot be started", source })?;
+    let traces = Traces::from_env(&admin.handle)?;
+    let tcp = match config.tcp {
+        Some(address) => Some(listen::tcp("tcp", address).await?),
+        None => None,
+    };
+    // A listener belongs to the runtime it was bound on.
+    let admin_listener = match config.admin {
+        Some(address) => Some(admin.run(listen::tcp("admin", address)).await?),
+        None => None,
+    };
+    let uds = match &config.uds {
+        Some(uds) => Some(listen::unix(&uds.path, uds.mode).await?),
+        None => None,
+    };
+    let addresses = Addresses {
+        tcp: tcp.as_ref().and_then(|listener| listener.local_addr().ok()),
+        uds: uds.as_ref().map(|(_, file)| file.path().to_owned()),
+        admin: admin_listener.as_ref().and_then(|listener| listener.local_addr().ok()),
+    };
+    Ok(Bound { addresses, config, admin, tcp, uds, admin_listener, traces, readiness: Readiness::new() })
+}
+
+impl Bound {
+    /// SIGTERM and SIGINT, watched from the admin runtime.
+    pub fn signals(&self) -> Result<Signals, RunError> {
+        Signals::install(&self.admin.handle)
+            .map_err(|source| RunError::System { step: "signals cannot be caught", source })
+    }
+
+    /// What `/readyz` answers from.
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
+    /// Loads the policy, serves until the shutdown, then drains.
+    pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), RunError> {
+        let Self { addresses, config, admin, tcp, uds, admin_listener, traces, readiness } = self;
+        let metrics = Metrics::new(VERSION, COMMIT);
+        let (writer, reader) = snapshot::cell();
+        let clock = Clock::system();
+        let authorizer = Authorizer::new(reader, config.cache, clock.clone());
+        let health = Health::new().await;
+        let drain = Drain::new();
+        let (activated, mut activations) = watch::channel(0);
+        let updater = Updater {
+            path: config.policy.clone(),
+            options: config.load,
+            debounce: config.reload_debounce,
+            writer,
+            clock,
+            readiness: readiness.clone(),
+            waiting: Some(readiness.block("policy")),
+            metrics: metrics.policy(),
+            activated,
+        };
+        let api = |transport| {
+            let tracer = traces.as_ref().map(Traces::tracer);
+            AuthorizationApi::new(authorizer.clone(), config.grpc, transport, &metrics, tracer)
+        };
+
+        tracing::info!(version = VERSION, commit = COMMIT, "postern");
+        tracing::info!(settings = config.summary(), "configuration");
+        if let Some(traces) = &traces {
+            tracing::info!(endpoint = traces.endpoint(), "traces are sent");
+        }
+
+        // Servers wait for what is open, the other tasks have no end of their own.
+        let mut servers: JoinSet<End> = JoinSet::new();
+        let mut tasks: JoinSet<End> = JoinSet::new();
+        if let Some(listener) = tcp {
+            let router = grpc::router(api(Transport::Tcp), &health, config.grpc)?;
+            // `Server::tcp_nodelay` does not reach a listener of our own.
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            let started = drain.started();
+            servers.spawn(async move {
+                End::server("TCP server", router.serve_with_incoming_shutdown(incoming, started).await)
+            });
+        }
+        let mut socket_file = None;
+        if let Some((listener, file)) = uds {
+            socket_file = Some(file);
+            let router = grpc::router(api(Transport::Unix), &health, config.grpc)?;
+            let incoming = UnixListenerStream::new(listener);
+            let started = drain.started();
+            servers.spawn(async move {
+                End::server(
+                    "Unix socket server",
+                    router.serve_with_incoming_shutdown(incoming, started).await,
+                )
+            });
+        }
+        if let Some(listener) = admin_listener {
+            let state = AdminState {
+                readiness: readiness.clone(),
+                metrics: metrics.clone(),
+                authorizer: authorizer.clone(),
+                serving: Handle::current(),
+            };
+            let task = admin.handle.spawn(admin::serve(listener, state));
+            tasks.spawn(async move {
+                let reason = match task.await {
+                    Ok(Ok(())) => "it ended".to_owned(),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(error) => error.to_string(),
+                };
+                End::Stopped { task: "admin endpoint", reason }
+            });
+        }
+        let task = admin.handle.spawn(updater.run());
+        tasks.spawn(async move {
+            match task.await {
+                Ok(Err(refused)) => End::Policy(refused),
+                Ok(Ok(())) => End::Stopped { task: "updater", reason: "it ended".into() },
+                Err(error) => End::Stopped { task: "updater", reason: error.to_string() },
+            }
+        });
+        tracing::info!(
+            tcp = addresses.tcp.map(tracing::field::display),
+            uds = addresses.uds().map(|path| tracing::field::display(path.display())),
+            admin = addresses.admin.map(tracing::field::display),
+            "listening"
+        );
+
+        let mut shutdown = std::pin::pin!(shutdown);
+        let mut serving = false;
+        let outcome = loop {
+            tokio::select! {
+                biased;
+                () = &mut shutdown => break Ok(()),
+                Some(end) = tasks.join_next() => break Err(RunError::from_end(end)),
+                Some(end) = servers.join_next() => break Err(RunError::from_end(end)),
+                Ok(()) = activations.changed(), if !serving => {
+                    serving = true;
+                    health.serving().await;
+                }
+            }
+        };
+
+        // Refused before anything was decided: nothing is open that is worth waiting for.
+        let graceful = outcome.is_ok();
+        let ending = readiness.block("drain");
+        health.not_serving().await;
+        if graceful {
+            tokio::time::sleep(config.drain.delay).await;
+        }
+        drain.start();
+        // New callers find nobody from here on.
+        drop(socket_file);
+        health.close().await;
+        if graceful {
+            let all = async { while servers.join_next().await.is_some() {} };
+            if tokio::time::timeout(config.drain.grace, all).await.is_err() {
+                tracing::warn!(grace = ?config.drain.grace, "cutting what is still open");
+            }
+        }
+        servers.abort_all();
+        tasks.abort_all();
+        if let Some(traces) = traces {
+            // On a thread of the runtime this would starve its own export.
+            let _sent = tokio::task::spawn_blocking(move || traces.shutdown(FLUSH)).await;
+        }
+        drop((ending, admin));
+        if graceful {
+            tracing::info!("ended");
+        }
+        outcome
+    }
+}
+
+// === impl AdminRuntime ===
+
+impl AdminRuntime {
+    fn start() -> io::Result<Self> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = std::thread::Builder::new().name("postern-admin".into()).spawn(move || {
+            // An error means that the other end is gone, which is the same order.
+            let _either = runtime.block_on(stopped);
+            // A compilation that is under way is not worth waiting for.
+            runtime.shutdown_background();
+        })?;
+        Ok(Self { handle, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Runs a future there and waits for it here.
+    async fn run<T: Send + 'static, E: Send + 'static>(
+        &self,
+        future: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, RunError>
+    where
+        RunError: From<E>,
+    {
+        match self.handle.spawn(future).await {
+            Ok(outcome) => outcome.map_err(RunError::from),
+            Err(error) => Err(RunError::Stopped { task: "admin runtime", reason: error.to_string() }),
+        }
+    }
+}
+
+impl Drop for AdminRuntime {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _gone = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+    }
+}
+
+// === ends ===
+
+impl End {
+    fn server(task: &'static str, outcome: Result<(), tonic::transport::Error>) -> Self {
+        let reason = match outcome {
+            Ok(()) => "it ended".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        Self::Stopped { task, reason }
+    }
+}
+
+impl RunError {
+    /// On standard error, in the form of the log: whoever reads JSON reads nothing else.
+    fn tell(&self, format: LogFormat) {
+        match (self, format) {
+            (Self::Policy(refused), LogFormat::Text) => cli::print_refused(refused),
+            (error, LogFormat::Text) => cli::print_error(error),
+            (error, LogFormat::Json) => {
+                if let Self::Policy(refused) = error {
+                    for problem in &refused.problems {
+                        tracing::error!("{problem}");
+                    }
+                }
+                tracing::error!("{error}");
+            }
+        }
+    }
+
+    fn from_end(end: Result<End, tokio::task::JoinError>) -> Self {
+        match end {
+            Ok(End::Policy(refused)) => Self::Policy(refused),
+            Ok(End::Stopped { task, reason }) => Self::Stopped { task, reason },
+            Err(error) => Self::Stopped { task: "server", reason: error.to_string() },
+        }
+    }
+}

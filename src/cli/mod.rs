@@ -1,0 +1,169 @@
+//! The command line: one file for each command. The exit codes are the same everywhere: 0 yes, 1 could not,
+//! 2 wrong usage, and for `check` 3 no.
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anstyle::{AnsiColor, Style};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::{self, Config, ServeArgs};
+
+mod check;
+mod completions;
+mod report;
+mod serve;
+mod validate;
+
+pub(crate) use serve::print_refused;
+
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("POSTERN_COMMIT"), ")");
+
+const EXAMPLES: &str = "\
+Examples:
+  postern serve --policy examples/contoso
+  postern check --policy examples/contoso --principal 00000000-0000-4000-a002-000000000002 \\
+      --action Microsoft.KeyVault/vaults/read \\
+      --scope /subscriptions/00000000-0000-4000-a001-000000000002/resourceGroups/rg-vault-prod
+  postern validate examples/contoso";
+
+/// A gRPC sidecar authorizer with the exact semantics of Azure RBAC
+#[derive(Debug, Parser)]
+#[command(name = "postern", version = VERSION, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Answer authorization requests over gRPC
+    #[command(after_help = serve::EXAMPLES)]
+    Serve(Box<ServeArgs>),
+    /// Ask one question, of a policy directory or of a running sidecar
+    #[command(after_help = check::EXAMPLES)]
+    Check(check::CheckArgs),
+    /// Say everything that is wrong with a policy directory
+    #[command(after_help = validate::EXAMPLES)]
+    Validate(validate::ValidateArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = completions::EXAMPLES)]
+    Completions(completions::CompletionsArgs),
+}
+
+/// How a command ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    /// Done, valid, allowed.
+    Yes = 0,
+    /// Could not.
+    Failed = 1,
+    /// Wrong usage.
+    Usage = 2,
+    /// Not allowed or denied.
+    No = 3,
+}
+
+/// What is left to do after the command line.
+#[derive(Debug)]
+pub enum Next {
+    /// Nothing.
+    Exit(ExitCode),
+    /// Serve: the wiring is a layer above this one.
+    Serve(Box<Config>),
+}
+
+/// Reads the arguments and runs every command but `serve`.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Next {
+    let command = Cli::command();
+    let matches = match command.clone().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => {
+            // Help and version end here too; a closed pipe is nobody's error.
+            let _closed = error.print();
+            return Next::Exit(u8::try_from(error.exit_code()).unwrap_or(2).into());
+        }
+    };
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _closed = error.print();
+            return Next::Exit(Exit::Usage.into());
+        }
+    };
+    let exit = match (cli.command, matches.subcommand()) {
+        (Command::Serve(_), Some((name, matches))) => match command.find_subcommand(name) {
+            Some(command) => match serve::run(command, matches) {
+                Ok(config) => return Next::Serve(config),
+                Err(exit) => exit,
+            },
+            None => Exit::Usage,
+        },
+        (Command::Check(arguments), Some((_, matches))) => check::run(&arguments, matches),
+        (Command::Validate(arguments), _) => validate::run(&arguments),
+        (Command::Completions(arguments), _) => completions::run(&arguments),
+        (_, None) => Exit::Usage,
+    };
+    Next::Exit(exit.into())
+}
+
+/// The table of settings between the markers in the README.
+pub fn settings_table() -> String {
+    config::settings_table(&ServeArgs::augment_args(clap::Command::new("serve")))
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+// === output ===
+
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+
+/// Writes to standard output: colours only on a terminal, and a reader that has gone is no error.
+fn print(text: &str) {
+    let mut out = anstream::stdout().lock();
+    let _closed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Writes to standard error in the same way.
+fn print_error_text(text: &str) {
+    let mut out = anstream::stderr().lock();
+    let _closed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// One error, as clap shows its own.
+pub(crate) fn print_error(message: &dyn Display) {
+    print_error_text(&format!("{ERROR}error:{ERROR:#} {message}\n"));
+}
+
+/// One JSON document on standard output.
+fn print_json(value: &impl serde::Serialize) -> io::Result<()> {
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    print(&text);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_table_has_every_setting() {
+        let table = settings_table();
+        assert!(table.contains("| `policy` | `POSTERN_POLICY` |  |"), "{table}");
+        assert!(table.contains("| `cache` | `POSTERN_CACHE` | `256` |"), "{table}");
+        let settings = ServeArgs::augment_args(clap::Command::new("serve")).get_arguments().count();
+        assert_eq!(table.lines().count(), 2 + settings, "{table}");
+    }
+}

@@ -1,0 +1,141 @@
+//! `postern validate`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
+
+use crate::documents::Lenience;
+use crate::model::{Problems, Severity, Wildcards};
+use crate::policy::{CompileOptions, Counts};
+use crate::source::dir::{self, LoadOptions, Loaded, Refused};
+
+use super::{Exit, print, print_error, print_json, report};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  postern validate examples/contoso
+  postern validate --lenient exports/ --json | jq '.problems[].message'
+
+Exit codes: 0 valid (with warnings or without), 1 refused, 2 wrong usage.";
+
+/// What to validate.
+#[derive(Args, Debug)]
+pub(super) struct ValidateArgs {
+    /// Policy directory, or one file
+    #[arg(value_name = "DIR", env = "POSTERN_POLICY")]
+    policy: PathBuf,
+    #[command(flatten)]
+    how: HowToLoad,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// How a directory is read, the same for every command that reads one.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct HowToLoad {
+    /// Take real exports: assignments to unknown roles or at invalid scopes are warnings and grant nothing
+    #[arg(long, env = "POSTERN_LENIENT", value_parser = BoolishValueParser::new())]
+    lenient: bool,
+    /// Read `/*/` in patterns literally: without this it also matches a single `/`, as in Azure
+    #[arg(long, env = "POSTERN_STRICT_WILDCARDS", value_parser = BoolishValueParser::new())]
+    strict_wildcards: bool,
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Outcome<'a> {
+    valid: bool,
+    errors: usize,
+    warnings: usize,
+    files: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<Contents<'a>>,
+    problems: Vec<&'a crate::model::Problem>,
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Contents<'a> {
+    digest: &'a str,
+    role_definitions: usize,
+    role_assignments: usize,
+    deny_assignments: usize,
+    principals: usize,
+    scopes: usize,
+    bytes: usize,
+}
+
+impl HowToLoad {
+    pub(super) const fn options(self) -> LoadOptions {
+        LoadOptions {
+            lenience: if self.lenient { Lenience::Lenient } else { Lenience::Strict },
+            compile: CompileOptions {
+                wildcards: if self.strict_wildcards { Wildcards::Strict } else { Wildcards::Collapse },
+            },
+        }
+    }
+}
+
+pub(super) fn run(arguments: &ValidateArgs) -> Exit {
+    let loaded = dir::load(&arguments.policy, arguments.how.options());
+    let exit = if loaded.is_ok() { Exit::Yes } else { Exit::Failed };
+    if arguments.json {
+        let (contents, problems, files) = match &loaded {
+            Ok(Loaded { policy, warnings, files }) => {
+                (Some(Contents::new(policy.digest(), policy.counts())), warnings, *files)
+            }
+            Err(Refused { problems, files }) => (None, problems, *files),
+        };
+        let outcome = Outcome {
+            valid: loaded.is_ok(),
+            errors: problems.count(Severity::Error),
+            warnings: problems.count(Severity::Warning),
+            files,
+            policy: contents,
+            problems: problems.iter().collect(),
+        };
+        if let Err(error) = print_json(&outcome) {
+            print_error(&error);
+            return Exit::Failed;
+        }
+        return exit;
+    }
+    match &loaded {
+        Ok(Loaded { policy, warnings, files }) => {
+            told(warnings, *files);
+            let counts = policy.counts();
+            print(&format!(
+                "{}, {}, {}, {}, {}\n{}\n",
+                report::counted(counts.role_definitions, "role definition", "role definitions"),
+                report::counted(counts.role_assignments, "role assignment", "role assignments"),
+                report::counted(counts.deny_assignments, "deny assignment", "deny assignments"),
+                report::counted(counts.principals, "principal", "principals"),
+                report::counted(counts.scopes, "scope", "scopes"),
+                policy.digest(),
+            ));
+        }
+        Err(Refused { problems, files }) => told(problems, *files),
+    }
+    exit
+}
+
+fn told(problems: &Problems, files: usize) {
+    print(&report::problems(problems));
+    print(&format!("{}\n", report::summary(problems, files)));
+}
+
+impl<'a> Contents<'a> {
+    const fn new(digest: &'a str, counts: Counts) -> Self {
+        Self {
+            digest,
+            role_definitions: counts.role_definitions,
+            role_assignments: counts.role_assignments,
+            deny_assignments: counts.deny_assignments,
+            principals: counts.principals,
+            scopes: counts.scopes,
+            bytes: counts.bytes,
+        }
+    }
+}
