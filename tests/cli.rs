@@ -1,0 +1,269 @@
+//! The command line as a program sees it: exit codes, JSON, and the README's table of settings.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod common;
+
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use common::*;
+use serde_json::Value;
+
+fn run(arguments: &[&str]) -> Output {
+    postern().args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+}
+
+fn question<'a>(principal: &'a str, action: &'a str, scope: &'a str) -> Vec<&'a str> {
+    let mut arguments = vec!["check", "--principal", principal, "--action", action, "--scope", scope];
+    if action == GET_SECRET {
+        arguments.push("--data-action");
+    }
+    arguments
+}
+
+fn ask(question: &[&str], more: &[&str]) -> Output {
+    run(&question.iter().chain(more).copied().collect::<Vec<_>>())
+}
+
+#[test]
+fn check_answers_from_a_directory() {
+    let dir = policy();
+    let path = dir.path().to_str().unwrap();
+    let (app, locked) = (vault("app"), vault("locked"));
+    for (principal, action, scope, more, decision, reason, exit) in [
+        (ALICE, READ, &app, &[][..], "Allowed", "ROLE_ASSIGNMENT", 0),
+        (BOB, READ, &app, &[], "NotAllowed", "NO_ROLE_ASSIGNMENT", 3),
+        (BOB, GET_SECRET, &app, &["--group", TEAM], "Allowed", "ROLE_ASSIGNMENT", 0),
+        (ALICE, DELETE, &locked, &[], "Denied", "DENY_ASSIGNMENT", 3),
+    ] {
+        let question = question(principal, action, scope);
+        let more: Vec<_> = ["--policy", path].iter().chain(more).copied().collect();
+        let output = ask(&question, &more);
+        assert_eq!(code(&output), exit, "{output:?}");
+        assert!(stdout(&output).starts_with(&format!("{decision}: ")), "{output:?}");
+        assert!(!stdout(&output).contains('\u{1b}'), "no colours in a pipe");
+        let output = ask(&question, &[&more[..], &["--json"]].concat());
+        assert_eq!(code(&output), exit, "{output:?}");
+        let answer = json(&output);
+        assert_eq!((&answer["decision"], &answer["reasonCode"]), (&decision.into(), &reason.into()));
+        assert_eq!((&answer["cached"], &answer["policy"]["generation"]), (&false.into(), &1.into()));
+    }
+    let answer = json(&ask(&question(ALICE, READ, &app), &["--policy", path, "--json"]));
+    assert_eq!(answer["roleAssignmentId"], role_assignment_id());
+    assert_eq!(answer["roleDefinitionId"], role_definition_id());
+    let answer = json(&ask(&question(ALICE, DELETE, &locked), &["--policy", path, "--json"]));
+    assert_eq!(answer["denyAssignmentId"], deny_assignment_id());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_asks_a_sidecar() {
+    let sidecar = Sidecar::start(&[]).await;
+    let tcp = format!("http://{}", sidecar.addresses.tcp.unwrap());
+    let uds = format!("unix://{}", sidecar.addresses.uds().unwrap().display());
+    for address in [tcp, uds] {
+        tokio::task::spawn_blocking(move || {
+            let connect = ["--connect", address.as_str(), "--json"];
+            let output = ask(&question(ALICE, READ, &vault("app")), &connect);
+            assert_eq!((code(&output), &json(&output)["decision"]), (0, &"Allowed".into()), "{output:?}");
+            let output = ask(&question(BOB, READ, &vault("app")), &connect);
+            assert_eq!((code(&output), &json(&output)["decision"]), (3, &"NotAllowed".into()));
+            let output = ask(&question(ALICE, "a/*", "nowhere"), &connect);
+            assert_eq!(code(&output), 2, "INVALID_ARGUMENT is usage");
+            let error = &json(&output)["error"];
+            assert_eq!(error["code"], "INVALID_ARGUMENT");
+            assert_eq!(error["fieldViolations"][1]["field"], "resource.scope");
+        })
+        .await
+        .unwrap();
+    }
+}
+
+#[test]
+fn check_that_cannot_decide() {
+    let dir = policy();
+    let path = dir.path().to_str().unwrap();
+    let good = question(ALICE, READ, "/");
+    let output = ask(&good, &["--connect", "http://127.0.0.1:1"]);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("cannot reach `http://127.0.0.1:1`: "), "{output:?}");
+    let output = ask(&good, &["--connect", "unix:///nonexistent/s", "--json"]);
+    assert_eq!((code(&output), &json(&output)["error"]["code"]), (1, &"UNREACHABLE".into()));
+    assert!(json(&output)["decision"].is_null());
+
+    std::fs::write(dir.path().join("bad.json"), "{").unwrap();
+    let output = ask(&good, &["--policy", path]);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("bad.json:1:"), "{output:?}");
+    let output = ask(&good, &["--policy", path, "--json"]);
+    assert_eq!((code(&output), &json(&output)["error"]["code"]), (1, &"POLICY_REFUSED".into()));
+}
+
+#[test]
+fn check_used_wrongly() {
+    let dir = policy();
+    let path = dir.path().to_str().unwrap();
+    let output = ask(&question("", "a/*", "nowhere"), &["--policy", path]);
+    assert_eq!(code(&output), 2);
+    for flag in ["`--principal` is empty", "`--action` holds a wildcard", "`--scope` does not begin"] {
+        assert!(stderr(&output).contains(flag), "{flag} not in {output:?}");
+    }
+    let good = question(ALICE, READ, "/");
+    assert_eq!(code(&ask(&good, &[])), 2, "nobody to ask");
+    assert_eq!(code(&ask(&good, &["--policy", path, "--connect", "http://127.0.0.1:1"])), 2);
+    assert_eq!(code(&ask(&good, &["--connect", "ftp://x"])), 2);
+    assert_eq!(code(&run(&["check", "--principal", "x"])), 2);
+    assert_eq!(code(&run(&["frobnicate"])), 2);
+}
+
+#[test]
+fn a_flag_wins_over_a_variable() {
+    let dir = policy();
+    let output = postern()
+        .args(question(ALICE, READ, &vault("app")))
+        .arg("--policy")
+        .arg(dir.path())
+        .env("POSTERN_CONNECT", "http://127.0.0.1:1")
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 0, "{output:?}");
+    let output = postern()
+        .args(question(ALICE, READ, &vault("app")))
+        .env("POSTERN_POLICY", dir.path())
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 0, "{output:?}");
+}
+
+#[test]
+fn validate_says_everything() {
+    let dir = policy();
+    let path = dir.path().to_str().unwrap();
+    let output = run(&["validate", path]);
+    assert_eq!(code(&output), 0, "{output:?}");
+    assert!(stdout(&output).starts_with("no problems in 3 files; the policy is valid\n"), "{output:?}");
+    let answer = json(&run(&["validate", path, "--json"]));
+    assert_eq!((&answer["valid"], &answer["policy"]["roleAssignments"]), (&true.into(), &2.into()));
+
+    std::fs::write(dir.path().join("bad.json"), "{").unwrap();
+    std::fs::write(dir.path().join("worse.json"), "[").unwrap();
+    let output = run(&["validate", path]);
+    assert_eq!(code(&output), 1);
+    for place in ["bad.json:1:", "worse.json:1:", "2 errors", "; the policy is refused\n"] {
+        assert!(stdout(&output).contains(place), "{place} not in {}", stdout(&output));
+    }
+    let output = run(&["validate", path, "--json"]);
+    let answer = json(&output);
+    assert_eq!((code(&output), &answer["valid"], &answer["errors"]), (1, &false.into(), &2.into()));
+    assert_eq!(answer["problems"][0]["location"]["file"], "bad.json");
+    assert_eq!(answer["problems"][0]["severity"], "error");
+    assert_eq!(code(&run(&["validate"])), 2);
+    assert_eq!(code(&run(&["validate", "/nonexistent"])), 1);
+}
+
+#[test]
+fn serve_tells_all_wrong_settings_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.toml");
+    std::fs::write(&file, "drain-grace = \"soon\"\nunknown = 1\n").unwrap();
+    let output = postern()
+        .args(["serve", "--cache", "yes", "--tcp", "0.0.0.0:4770", "--config", file.to_str().unwrap()])
+        .env("POSTERN_UDS_MODE", "rw")
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 2);
+    let errors = stderr(&output);
+    for wanted in [
+        "flag `--cache` is `yes`; wanted `off`, ",
+        "flag `--tcp` is `0.0.0.0:4770`; wanted a loopback address",
+        "key `drain-grace` is `soon`; wanted a time",
+        "key `unknown` is `1`; wanted a known key",
+        "environment variable `POSTERN_UDS_MODE` is `rw`; wanted an octal file mode",
+        "setting `policy`: wanted a policy directory",
+    ] {
+        assert!(errors.contains(wanted), "{wanted} not in\n{errors}");
+    }
+    assert_eq!(errors.lines().count(), 6, "{errors}");
+}
+
+#[test]
+fn serve_refuses_a_bad_policy_with_the_full_report() {
+    let dir = policy();
+    std::fs::write(dir.path().join("bad.json"), "{").unwrap();
+    let path = dir.path().to_str().unwrap();
+    let output = run(&["serve", "--policy", path, "--tcp", "127.0.0.1:0", "--admin", "off"]);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("--> bad.json:1:"), "{}", stderr(&output));
+    assert!(stderr(&output).ends_with("; the policy is refused\n"), "{}", stderr(&output));
+}
+
+#[test]
+fn version_help_and_completions() {
+    let output = run(&["--version"]);
+    assert_eq!(code(&output), 0);
+    let version = stdout(&output);
+    assert!(version.starts_with(concat!("postern ", env!("CARGO_PKG_VERSION"), " (")), "{version}");
+    for command in ["serve", "check", "validate", "completions"] {
+        let output = run(&[command, "--help"]);
+        assert_eq!(code(&output), 0);
+        assert!(stdout(&output).contains("Examples:\n"), "{command}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let output = run(&["completions", shell]);
+        assert_eq!(code(&output), 0);
+        assert!(stdout(&output).contains("postern"), "{shell}");
+    }
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    for arguments in [&["completions", "bash"][..], &["--help"], &["serve", "--help"]] {
+        let mut child =
+            postern().args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert!(!stderr(&output).contains("panicked"), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(code(&output), 0, "{arguments:?}");
+    }
+}
+
+/// `UPDATE_README=1 cargo test --test cli` writes the table instead of comparing it.
+#[test]
+fn the_table_of_settings_in_the_readme_is_that_of_the_flags() {
+    const BEGIN: &str = "<!-- settings:begin -->\n";
+    const END: &str = "<!-- settings:end -->";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = std::fs::read_to_string(&path).expect("README.md is there");
+    let (head, rest) = readme.split_once(BEGIN).expect("README.md has `<!-- settings:begin -->`");
+    let (table, tail) = rest.split_once(END).expect("README.md has `<!-- settings:end -->`");
+    let wanted = postern::cli::settings_table();
+    if std::env::var_os("UPDATE_README").is_some() {
+        std::fs::write(&path, format!("{head}{BEGIN}{wanted}{END}{tail}")).unwrap();
+        return;
+    }
+    assert_eq!(table, wanted, "run `UPDATE_README=1 cargo test --test cli` to bring README.md up to date");
+}

@@ -1,0 +1,604 @@
+//! The sidecar over real sockets: what it answers, how it starts, reloads and ends.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod common;
+
+use std::net::SocketAddr;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use common::*;
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::any_value;
+use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
+use postern::app;
+use postern::proto::v1;
+use postern::proto::v1::authorization_service_client::AuthorizationServiceClient;
+use postern::proto::v1::batch_check_item_result::Outcome;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::transport::{Channel, Server};
+use tonic::{Code, Request, Response, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_types::StatusExt;
+
+const SERVICE: &str = "postern.v1.AuthorizationService";
+
+async fn check(channel: &Channel, request: v1::CheckRequest) -> Result<v1::CheckResponse, Status> {
+    AuthorizationServiceClient::new(channel.clone()).check(request).await.map(Response::into_inner)
+}
+
+async fn health(channel: &Channel, service: &str) -> Result<i32, Status> {
+    let request = HealthCheckRequest { service: service.into() };
+    HealthClient::new(channel.clone()).check(request).await.map(|answer| answer.into_inner().status)
+}
+
+// === answers ===
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_three_answers_over_both_listeners() {
+    let sidecar = Sidecar::start(&[]).await;
+    for channel in [sidecar.tcp().await, sidecar.uds().await] {
+        let mut asked = request(ALICE, READ, &vault("app"));
+        asked.request_id = "r-1".into();
+        let answer = check(&channel, asked).await.unwrap();
+        let (result, policy) = (answer.result.unwrap(), answer.policy.unwrap());
+        assert_eq!(result.decision(), v1::Decision::Allowed);
+        assert_eq!(result.reason_code(), v1::ReasonCode::RoleAssignment);
+        assert_eq!(result.role_assignment_id, role_assignment_id());
+        assert_eq!(result.role_definition_id, role_definition_id());
+        assert_eq!(result.deny_assignment_id, "");
+        assert!(result.reason.contains("Vault Operator"), "{}", result.reason);
+        assert_eq!((policy.serial, policy.generation), (0, 1));
+        assert!(policy.digest.starts_with("sha256:") && policy.digest.len() == 71, "{}", policy.digest);
+        assert_eq!(answer.request_id, "r-1");
+
+        let result = check(&channel, request(BOB, READ, &vault("app"))).await.unwrap().result.unwrap();
+        assert_eq!(result.decision(), v1::Decision::NotAllowed);
+        assert_eq!(result.reason_code(), v1::ReasonCode::NoRoleAssignment);
+
+        let mut wrong_plane = request(ALICE, GET_SECRET, &vault("app"));
+        wrong_plane.action.as_mut().unwrap().data_action = false;
+        let result = check(&channel, wrong_plane).await.unwrap().result.unwrap();
+        assert_eq!(result.reason_code(), v1::ReasonCode::ActionNotGranted);
+
+        let result = check(&channel, request(ALICE, DELETE, &vault("locked"))).await.unwrap().result.unwrap();
+        assert_eq!(result.decision(), v1::Decision::Denied);
+        assert_eq!(result.reason_code(), v1::ReasonCode::DenyAssignment);
+        assert_eq!(result.deny_assignment_id, deny_assignment_id());
+        assert_eq!(result.role_assignment_id, "");
+
+        let mut asserted = request(BOB, GET_SECRET, &vault("app"));
+        asserted.subject.as_mut().unwrap().group_ids = vec![TEAM.into()];
+        let result = check(&channel, asserted).await.unwrap().result.unwrap();
+        assert_eq!(result.decision(), v1::Decision::Allowed);
+    }
+    let (_, metrics) = http(sidecar.admin(), "/metrics").await;
+    for transport in ["tcp", "unix"] {
+        let line = format!(
+            "postern_checks_total{{decision=\"Denied\",reason=\"DENY_ASSIGNMENT\",plane=\"control\",\
+             cached=\"false\",transport=\"{transport}\"}} 1"
+        );
+        assert!(metrics.lines().any(|found| found == line), "{line} not in\n{metrics}");
+    }
+    assert!(metrics.contains("postern_policy_objects{kind=\"role_assignment\"} 2\n"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn malformed_requests_name_every_field() {
+    let sidecar = Sidecar::start(&[]).await;
+    let channel = sidecar.tcp().await;
+    let mut wrong = request("", "a/*", "nowhere");
+    wrong.subject.as_mut().unwrap().group_ids = vec![TEAM.into(), String::new()];
+    let status = check(&channel, wrong).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    let details = status.get_details_bad_request().unwrap();
+    let fields: Vec<_> = details.field_violations.iter().map(|violation| violation.field.as_str()).collect();
+    assert_eq!(fields, ["subject.principal_id", "subject.group_ids[1]", "action.name", "resource.scope"]);
+    let (_, metrics) = http(sidecar.admin(), "/metrics").await;
+    assert!(metrics.contains("postern_invalid_requests_total 1\n"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_violations_still_arrives() {
+    let sidecar = Sidecar::start(&[]).await;
+    let mut wrong = request("", "a/*", "nowhere");
+    wrong.subject.as_mut().unwrap().group_ids = vec![String::new(); 4096];
+    for channel in [sidecar.tcp().await, sidecar.uds().await] {
+        let status = check(&channel, wrong.clone()).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        assert!(status.get_details_bad_request().is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_keep_order_and_errors_apart() {
+    let sidecar = Sidecar::start(&["--max-batch-items", "4"]).await;
+    let mut client = AuthorizationServiceClient::new(sidecar.uds().await);
+    let item = |subject: Option<&str>, action: &str, scope: &str| {
+        let whole = request(subject.unwrap_or_default(), action, scope);
+        v1::BatchCheckItem {
+            subject: subject.and(whole.subject),
+            action: whole.action,
+            resource: whole.resource,
+            ..Default::default()
+        }
+    };
+    let batch = v1::BatchCheckRequest {
+        subject: request(ALICE, "", "").subject,
+        items: vec![
+            item(None, READ, &vault("app")),
+            item(None, READ, "nowhere"),
+            item(Some(BOB), READ, &vault("app")),
+            item(None, DELETE, &vault("locked")),
+        ],
+        request_id: "b".into(),
+        ..Default::default()
+    };
+    let answer = client.batch_check(batch.clone()).await.unwrap().into_inner();
+    let told: Vec<String> = answer
+        .results
+        .iter()
+        .map(|result| match result.outcome.as_ref().unwrap() {
+            Outcome::Result(result) => result.decision().as_str_name().to_owned(),
+            Outcome::Error(error) => format!("{} {}", error.code, error.field_violations[0].field),
+        })
+        .collect();
+    assert_eq!(
+        told,
+        ["DECISION_ALLOWED", "3 items[1].resource.scope", "DECISION_NOT_ALLOWED", "DECISION_DENIED"]
+    );
+    assert_eq!((answer.item_limit, answer.request_id.as_str()), (4, "b"));
+    assert_eq!(answer.policy.unwrap().generation, 1);
+
+    let mut large = batch.clone();
+    large.items.push(item(None, READ, "/"));
+    let status = client.batch_check(large).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    let details = status.get_error_details();
+    assert_eq!(details.bad_request().unwrap().field_violations[0].field, "items");
+    let info = details.error_info().unwrap();
+    assert_eq!((info.reason.as_str(), info.metadata["limit"].as_str()), ("BATCH_TOO_LARGE", "4"));
+
+    let empty = v1::BatchCheckRequest { items: Vec::new(), ..batch };
+    assert_eq!(client.batch_check(empty).await.unwrap_err().code(), Code::InvalidArgument);
+    let (_, metrics) = http(sidecar.admin(), "/metrics").await;
+    assert!(metrics.contains("postern_batch_items_total 4\n"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_over_the_limit_is_refused() {
+    let sidecar = Sidecar::start(&["--max-request-bytes", "1KiB"]).await;
+    let large = request(&"x".repeat(2000), READ, "/");
+    let status = check(&sidecar.tcp().await, large).await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange);
+}
+
+// === health, reflection, admin ===
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_serves_with_a_policy_and_not_in_a_drain() {
+    let mut sidecar = Sidecar::start(&["--drain-delay", "1m"]).await;
+    let channel = sidecar.tcp().await;
+    for service in ["", SERVICE] {
+        assert_eq!(health(&channel, service).await.unwrap(), ServingStatus::Serving as i32);
+    }
+    assert_eq!(health(&channel, "other").await.unwrap_err().code(), Code::NotFound);
+    sidecar.begin_drain();
+    let not_serving = async || health(&channel, SERVICE).await.unwrap() == ServingStatus::NotServing as i32;
+    eventually("NOT_SERVING", not_serving).await;
+    let (status, body) = http(sidecar.admin(), "/readyz").await;
+    assert_eq!(status, 503);
+    assert!(body.starts_with("not ready\npending: drain\n"), "{body}");
+    // During the delay it still answers.
+    assert!(check(&channel, request(ALICE, READ, "/")).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reflection_is_behind_a_flag() {
+    use tonic_reflection::pb::{v1 as new, v1alpha as old};
+
+    async fn services_v1(channel: Channel) -> Result<Vec<String>, Status> {
+        let asked = new::ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(
+                new::server_reflection_request::MessageRequest::ListServices(String::new()),
+            ),
+        };
+        let mut answers = new::server_reflection_client::ServerReflectionClient::new(channel)
+            .server_reflection_info(tokio_stream::once(asked))
+            .await?
+            .into_inner();
+        match answers.next().await.unwrap()?.message_response.unwrap() {
+            new::server_reflection_response::MessageResponse::ListServicesResponse(list) => {
+                Ok(list.service.into_iter().map(|service| service.name).collect())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn file_v1alpha(channel: Channel) -> Result<usize, Status> {
+        let asked = old::ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(old::server_reflection_request::MessageRequest::FileContainingSymbol(
+                SERVICE.into(),
+            )),
+        };
+        let mut answers = old::server_reflection_client::ServerReflectionClient::new(channel)
+            .server_reflection_info(tokio_stream::once(asked))
+            .await?
+            .into_inner();
+        match answers.next().await.unwrap()?.message_response.unwrap() {
+            old::server_reflection_response::MessageResponse::FileDescriptorResponse(files) => {
+                Ok(files.file_descriptor_proto.len())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    let on = Sidecar::start(&["--reflection"]).await;
+    let services = services_v1(on.tcp().await).await.unwrap();
+    for service in [SERVICE, "grpc.health.v1.Health"] {
+        assert!(services.iter().any(|found| found == service), "{service} not in {services:?}");
+    }
+    assert!(file_v1alpha(on.uds().await).await.unwrap() > 0);
+
+    let off = Sidecar::start(&[]).await;
+    assert_eq!(services_v1(off.tcp().await).await.unwrap_err().code(), Code::Unimplemented);
+    assert_eq!(file_v1alpha(off.tcp().await).await.unwrap_err().code(), Code::Unimplemented);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_admin_endpoint_tells() {
+    let sidecar = Sidecar::start(&[]).await;
+    assert_eq!(http(sidecar.admin(), "/livez").await, (200, "ok\n".to_owned()));
+    assert_eq!(http(sidecar.admin(), "/nothing").await.0, 404);
+    let (status, body) = http(sidecar.admin(), "/readyz?format=json").await;
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &body["ready"], &body["policy"]["generation"]), (200, &true.into(), &1.into()));
+    let (_, metrics) = http(sidecar.admin(), "/metrics").await;
+    assert!(metrics.contains("postern_build_info{"), "{metrics}");
+    assert!(metrics.ends_with("# EOF\n"));
+}
+
+// === start ===
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conflict_of_any_listener_fails_the_start_and_names_it() {
+    let dir = policy();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let socket = dir.path().join("s");
+    let _live = UnixListener::bind(&socket).unwrap();
+    let base = ["--policy", dir.path().to_str().unwrap(), "--log-level", "off"];
+    for (arguments, named) in [
+        (["--tcp", address.as_str(), "--admin", "off"], format!("`{address}` (`--tcp`)")),
+        (["--tcp", "127.0.0.1:0", "--admin", address.as_str()], format!("`{address}` (`--admin`)")),
+        (
+            ["--uds", socket.to_str().unwrap(), "--admin", "off"],
+            format!("`{}` (`--uds`): another process listens", socket.display()),
+        ),
+    ] {
+        let all: Vec<_> = base.iter().chain(&arguments).copied().collect();
+        let error = app::bind(config(&all)).await.unwrap_err().to_string();
+        assert!(error.contains(&named), "{named} not in {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_socket_of_a_dead_process_is_replaced_and_ours_is_removed() {
+    let dir = policy();
+    let socket = tempfile::tempdir().unwrap();
+    let path = socket.path().join("s");
+    drop(UnixListener::bind(&path).unwrap());
+    let arguments = ["--policy", dir.path().to_str().unwrap(), "--uds", path.to_str().unwrap()];
+    let all: Vec<_> = arguments.into_iter().chain(["--admin", "off", "--uds-mode", "0600"]).collect();
+    let bound = app::bind(config(&all)).await.unwrap();
+    assert_eq!(bound.addresses.tcp, None, "a socket alone replaces TCP");
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let task = tokio::spawn(bound.serve(async {
+        let _either = stopped.await;
+    }));
+    let channel = connect_uds(&path).await;
+    let serving = async || health(&channel, "").await.unwrap() == ServingStatus::Serving as i32;
+    eventually("SERVING", serving).await;
+    drop(channel);
+    stop.send(()).unwrap();
+    task.await.unwrap().unwrap();
+    assert!(!path.exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_policy_fails_the_start() {
+    let dir = policy();
+    std::fs::write(dir.path().join("bad.json"), "{").unwrap();
+    let arguments = ["--policy", dir.path().to_str().unwrap(), "--tcp", "127.0.0.1:0", "--admin", "off"];
+    let bound = app::bind(config(&arguments)).await.unwrap();
+    match bound.serve(std::future::pending()).await {
+        Err(app::RunError::Policy(refused)) => assert!(refused.problems.has_errors()),
+        other => panic!("{other:?}"),
+    }
+}
+
+// === reload ===
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_good_edit_is_taken_and_a_bad_one_is_told() {
+    let sidecar = Sidecar::start(&[]).await;
+    let channel = sidecar.uds().await;
+    let decision = async || {
+        let answer = check(&channel, request(ALICE, READ, &vault("app"))).await.unwrap();
+        (answer.result.unwrap().decision(), answer.policy.unwrap().generation)
+    };
+    assert_eq!(decision().await, (v1::Decision::Allowed, 1));
+
+    std::fs::write(sidecar.policy.path().join("bad.json"), "{ \"not\": ").unwrap();
+    let refused = async || sidecar.readiness.report().last_reload_failure.is_some();
+    eventually("the refusal", refused).await;
+    let (status, body) = http(sidecar.admin(), "/readyz").await;
+    assert_eq!(status, 200, "an older policy is active");
+    assert!(body.contains("was refused and changed nothing:\n  bad.json:1:"), "{body}");
+    let (_, metrics) = http(sidecar.admin(), "/metrics").await;
+    assert!(metrics.contains("postern_policy_reload_ok 0\n"), "{metrics}");
+    assert!(!metrics.contains("postern_policy_reload_failures_total 0\n"), "{metrics}");
+    assert_eq!(decision().await, (v1::Decision::Allowed, 1));
+
+    // Back to what is active: no activation, and nothing to complain about.
+    std::fs::remove_file(sidecar.policy.path().join("bad.json")).unwrap();
+    eventually("the recovery", async || !refused().await).await;
+    assert_eq!(decision().await, (v1::Decision::Allowed, 1));
+    let (_, metrics) = http(sidecar.admin(), "/metrics").await;
+    assert!(metrics.contains("postern_policy_reload_ok 1\n"), "{metrics}");
+
+    revoke_alice(sidecar.policy.path());
+    let revoked = async || decision().await == (v1::Decision::NotAllowed, 2);
+    eventually("the revocation", revoked).await;
+    let (_, metrics) = http(sidecar.admin(), "/metrics").await;
+    assert!(metrics.contains("postern_policy_generation 2\n"), "{metrics}");
+    assert!(metrics.contains("postern_policy_objects{kind=\"role_assignment\"} 1\n"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sighup_reloads() {
+    let dir = policy();
+    // Longer than the test: a change alone does nothing in time.
+    let process = Process::start(dir.path(), &["--reload-debounce", "10m"], &[]);
+    process.ready().await;
+    revoke_alice(dir.path());
+    process.signal("HUP");
+    let reloaded = async || http(process.admin, "/metrics").await.1.contains("postern_policy_generation 2\n");
+    eventually("generation 2", reloaded).await;
+}
+
+// === the end ===
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_drains_with_an_open_watch_stream() {
+    let dir = policy();
+    for workers in ["1", "2"] {
+        let mut process = Process::start(dir.path(), &["--drain-grace", "1m", "--workers", workers], &[]);
+        process.ready().await;
+        let channel = connect_tcp(process.tcp).await;
+        let request = HealthCheckRequest { service: SERVICE.into() };
+        let mut watch = HealthClient::new(channel).watch(request).await.unwrap().into_inner();
+        assert_eq!(watch.next().await.unwrap().unwrap().status, ServingStatus::Serving as i32);
+        let start = Instant::now();
+        process.signal("TERM");
+        // It is told, and then the stream ends by itself, long before the grace.
+        let mut last = None;
+        while let Some(Ok(answer)) = watch.next().await {
+            last = Some(answer.status);
+        }
+        assert_eq!(last, Some(ServingStatus::NotServing as i32), "workers {workers}");
+        assert_eq!(process.exit().await.code(), Some(0), "{}", process.log());
+        assert!(start.elapsed() < DEADLINE, "well below the grace");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_outlives_the_grace_is_cut() {
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    let dir = policy();
+    let mut process = Process::start(dir.path(), &["--reflection", "--drain-grace", "100ms"], &[]);
+    process.ready().await;
+    // A stream that its client never ends.
+    let (_open, questions) = mpsc::channel(1);
+    let _stream = ServerReflectionClient::new(connect_tcp(process.tcp).await)
+        .server_reflection_info(ReceiverStream::new(questions))
+        .await
+        .unwrap();
+    process.signal("TERM");
+    assert_eq!(process.exit().await.code(), Some(0), "{}", process.log());
+    eventually("the log", async || process.log().contains("cutting what is still open")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_ends_at_once() {
+    let dir = policy();
+    for (signal, code) in [("TERM", 143), ("INT", 130)] {
+        let mut process = Process::start(dir.path(), &["--drain-delay", "1h"], &[]);
+        process.ready().await;
+        process.signal("TERM");
+        let draining = async || http(process.admin, "/readyz").await.0 == 503;
+        eventually("the drain", draining).await;
+        // What comes right behind the first signal counts as the same one.
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = process.ended() {
+                break status;
+            }
+            assert!(start.elapsed() < DEADLINE, "{}", process.log());
+            process.signal(signal);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        assert_eq!(status.code(), Some(code));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_order_that_arrives_twice_is_one_order() {
+    let dir = policy();
+    let mut process = Process::start(dir.path(), &[], &[]);
+    process.ready().await;
+    // As `timeout` does: the process, then its group.
+    process.signal("TERM");
+    process.signal("TERM");
+    assert_eq!(process.exit().await.code(), Some(0), "{}", process.log());
+}
+
+// === traces ===
+
+#[derive(Clone, Default)]
+struct Receiver(Arc<Mutex<Vec<ExportTraceServiceRequest>>>);
+
+#[tonic::async_trait]
+impl TraceService for Receiver {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        self.0.lock().unwrap().push(request.into_inner());
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+impl Receiver {
+    async fn start() -> (Self, SocketAddr) {
+        let receiver = Self::default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = TraceServiceServer::new(receiver.clone());
+        tokio::spawn(
+            Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener)),
+        );
+        (receiver, address)
+    }
+
+    fn spans(&self) -> Vec<Span> {
+        let exports = self.0.lock().unwrap();
+        let scopes =
+            exports.iter().flat_map(|export| &export.resource_spans).flat_map(|one| &one.scope_spans);
+        scopes.flat_map(|scope| scope.spans.clone()).collect()
+    }
+
+    fn service_name(&self) -> String {
+        let exports = self.0.lock().unwrap();
+        let resource = exports[0].resource_spans[0].resource.clone().unwrap();
+        let named = resource.attributes.iter().find(|attribute| attribute.key == "service.name").unwrap();
+        text(named.value.clone().unwrap().value.unwrap())
+    }
+}
+
+fn text(value: any_value::Value) -> String {
+    match value {
+        any_value::Value::StringValue(text) => text,
+        any_value::Value::BoolValue(flag) => flag.to_string(),
+        any_value::Value::IntValue(number) => number.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn attribute(span: &Span, key: &str) -> Option<String> {
+    let found = span.attributes.iter().find(|attribute| attribute.key == key)?;
+    Some(text(found.value.clone()?.value?))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_span_for_each_check_joins_the_callers_trace() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    const PARENT: &str = "00f067aa0ba902b7";
+    let (receiver, address) = Receiver::start().await;
+    let dir = policy();
+    let endpoint = format!("http://{address}");
+    // One worker is where a flush inside the runtime would starve itself.
+    let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str())];
+    let mut process = Process::start(dir.path(), &["--workers", "1"], &variables);
+    process.ready().await;
+    let mut client = AuthorizationServiceClient::new(connect_tcp(process.tcp).await);
+    let traced = |flags: &str| {
+        let mut request = Request::new(request(ALICE, READ, &vault("app")));
+        let header = format!("00-{TRACE}-{PARENT}-{flags}");
+        request.metadata_mut().insert("traceparent", header.parse().unwrap());
+        request
+    };
+    let answer = client.check(traced("01")).await.unwrap().into_inner();
+    // The caller's flag says no.
+    client.check(traced("00")).await.unwrap();
+    client.check(request(ALICE, DELETE, &vault("locked"))).await.unwrap();
+    let batch = v1::BatchCheckRequest {
+        items: vec![v1::BatchCheckItem {
+            subject: request(BOB, "", "").subject,
+            action: request("", READ, "").action,
+            resource: request("", "", "/").resource,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    client.batch_check(batch).await.unwrap();
+    drop(client);
+    // The last spans are sent on the way out.
+    process.signal("TERM");
+    assert_eq!(process.exit().await.code(), Some(0));
+
+    let spans = receiver.spans();
+    assert_eq!(spans.len(), 3, "{spans:?}");
+    assert_eq!(receiver.service_name(), "postern");
+    let span = &spans[0];
+    assert_eq!(span.name, "postern.v1.AuthorizationService/Check");
+    assert_eq!(span.kind(), SpanKind::Server);
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert_eq!((hex(&span.trace_id).as_str(), hex(&span.parent_span_id).as_str()), (TRACE, PARENT));
+    let policy = answer.policy.unwrap();
+    for (key, value) in [
+        ("postern.decision", "Allowed"),
+        ("postern.reason_code", "ROLE_ASSIGNMENT"),
+        ("postern.action", READ),
+        ("postern.plane", "control"),
+        ("postern.scope", &vault("app")),
+        ("postern.role_assignment.id", &role_assignment_id()),
+        ("postern.policy.digest", &policy.digest),
+        ("postern.policy.generation", "1"),
+        ("postern.policy.serial", "0"),
+        ("postern.cached", "false"),
+    ] {
+        assert_eq!(attribute(span, key).as_deref(), Some(value), "{key}");
+    }
+    assert_eq!(span.status.as_ref().map(|status| status.code()).unwrap_or_default(), StatusCode::Unset);
+    assert_eq!(attribute(&spans[1], "postern.decision").as_deref(), Some("Denied"));
+    assert_eq!(attribute(&spans[1], "postern.deny_assignment.id"), Some(deny_assignment_id()));
+    assert!(spans[1].parent_span_id.is_empty());
+    assert_eq!(attribute(&spans[2], "postern.batch.items").as_deref(), Some("1"));
+    assert_eq!(spans[2].events.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_receiver_of_traces_does_not_hold_the_end() {
+    let dir = policy();
+    let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")];
+    let mut process = Process::start(dir.path(), &[], &variables);
+    process.ready().await;
+    check(&connect_tcp(process.tcp).await, request(ALICE, READ, "/")).await.unwrap();
+    let start = Instant::now();
+    process.signal("TERM");
+    assert_eq!(process.exit().await.code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(15));
+}
