@@ -42,7 +42,7 @@ impl Rng {
 
     /// Below `bound`, which is not 0.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
+        usize::try_from(self.next() % bound as u64).unwrap_or_default()
     }
 
     fn percent(&mut self, percent: usize) -> bool {

@@ -125,7 +125,8 @@ fn eight_digits(digits: [u8; 8]) -> Option<u32> {
 
 impl fmt::Display for Guid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        uuid::Uuid::from_u128(self.0).as_hyphenated().fmt(f)
+        let mut buffer = uuid::Uuid::encode_buffer();
+        f.write_str(uuid::Uuid::from_u128(self.0).as_hyphenated().encode_lower(&mut buffer))
     }
 }
 

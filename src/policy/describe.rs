@@ -109,14 +109,20 @@ fn write_reason(
             if holder == request.subject.principal {
                 out.push_str("the subject");
             } else {
-                write!(out, "its group {holder}")?;
+                out.push_str("its group ");
+                write!(out, "{holder}")?;
             }
             out.push_str(" at ");
             write_scope(view, layout::at(view.entries, grant.assignment())?.scope.get(), out)?;
-            write!(out, ", grants {plane} action {action}")?;
+            out.extend([", grants ", plane, " action ", action.as_str()]);
         }
         Decision::NotAllowed(Why::NoRoleAssignment) => {
-            write!(out, "neither the subject nor a group of it has a role assignment at {target} or above")?;
+            let target = target.as_str();
+            out.extend([
+                "neither the subject nor a group of it has a role assignment at ",
+                target,
+                " or above",
+            ]);
         }
         Decision::NotAllowed(Why::ActionNotGranted) => {
             write!(
@@ -130,7 +136,7 @@ fn write_reason(
             write_name(view, deny.name.get(), out)?;
             out.push_str(" at ");
             write_scope(view, deny.scope.get(), out)?;
-            write!(out, " blocks {plane} action {action}")?;
+            out.extend([" blocks ", plane, " action ", action.as_str()]);
         }
     }
     Ok(())
@@ -147,7 +153,7 @@ fn write_object_id(
     if scope != ROOT {
         write_scope(view, scope, out)?;
     }
-    write!(out, "/providers/Microsoft.Authorization/{kind}/")?;
+    out.extend(["/providers/Microsoft.Authorization/", kind, "/"]);
     write_name(view, name, out)
 }
 

@@ -1,0 +1,384 @@
+//! Whole calls: `postern serve` against a bare tonic service that answers every Check of the same contract with a
+//! constant. Both run as processes of their own, are asked by the same client in turns, over the Unix socket and
+//! over TCP, and are judged by requests per second, latency and the CPU time that the kernel charged to the server.
+//!
+//! ```text
+//! cargo bench --bench grpc                    100,000 assignments, 10 groups, 5 rounds of 2 s each
+//! cargo bench --bench grpc -- --size 1000 --rounds 3 --seconds 1 --json
+//! ```
+
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    reason = "a benchmark"
+)]
+
+#[allow(dead_code, reason = "shared with other benchmarks")]
+#[path = "support/tenant.rs"]
+mod tenant;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use postern::proto::v1;
+use postern::proto::v1::authorization_service_client::AuthorizationServiceClient;
+use postern::proto::v1::authorization_service_server::{AuthorizationService, AuthorizationServiceServer};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Channel, Endpoint, Server};
+use tonic::{Request, Response, Status};
+
+/// What the binary uses; the baseline gets the same.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const CONNECTIONS: usize = 4;
+const IN_FLIGHT: usize = 8;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let value = |name: &str| {
+        let at = arguments.iter().position(|argument| argument == name)?;
+        arguments.get(at + 1).cloned()
+    };
+    let runtime =
+        || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    if let (Some(socket), Some(address)) = (value("--constant-uds"), value("--constant-tcp")) {
+        runtime().block_on(constant_responder(Path::new(&socket), &address));
+        return;
+    }
+    let number =
+        |name: &str, default: usize| value(name).map_or(default, |text| text.parse().expect("a number"));
+    let settings = Settings {
+        size: number("--size", 100_000),
+        rounds: number("--rounds", 5),
+        length: Duration::from_secs_f64(
+            value("--seconds").map_or(2.0, |text| text.parse().expect("seconds")),
+        ),
+    };
+    let rows = runtime().block_on(run(&settings));
+    if arguments.iter().any(|argument| argument == "--json") {
+        let rows: Vec<_> = rows.iter().map(Row::json).collect();
+        println!("{}", serde_json::json!({ "assignments": settings.size, "rows": rows }));
+        return;
+    }
+    println!(
+        "\nCheck, {} assignments, 10 groups, {CONNECTIONS} connections × {IN_FLIGHT} in flight, {} rounds of {:?}",
+        settings.size, settings.rounds, settings.length
+    );
+    println!(
+        "{:<8} {:<10} {:>10} {:>9} {:>9} {:>14} {:>9}",
+        "over", "server", "req/s", "p50 µs", "p99 µs", "server CPU µs", "ratio"
+    );
+    for row in &rows {
+        for (name, measured) in [("constant", &row.constant), ("postern", &row.postern)] {
+            let ratio =
+                if name == "postern" { format!("{:.1} %", row.ratio() * 100.0) } else { String::new() };
+            println!(
+                "{:<8} {:<10} {:>10.0} {:>9.0} {:>9.0} {:>14.1} {:>9}",
+                row.transport, name, measured.rate, measured.p50, measured.p99, measured.cpu, ratio
+            );
+        }
+    }
+}
+
+struct Settings {
+    size: usize,
+    rounds: usize,
+    length: Duration,
+}
+
+/// Medians over the rounds.
+struct Measured {
+    rate: f64,
+    p50: f64,
+    p99: f64,
+    /// Microseconds of the server's user and system time for each request.
+    cpu: f64,
+}
+
+struct Row {
+    transport: &'static str,
+    constant: Measured,
+    postern: Measured,
+}
+
+impl Row {
+    fn ratio(&self) -> f64 {
+        self.postern.rate / self.constant.rate
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let one = |measured: &Measured| {
+            serde_json::json!({
+                "requestsPerSecond": measured.rate,
+                "p50Micros": measured.p50,
+                "p99Micros": measured.p99,
+                "serverCpuMicros": measured.cpu,
+            })
+        };
+        serde_json::json!({
+            "transport": self.transport,
+            "constant": one(&self.constant),
+            "postern": one(&self.postern),
+            "ratio": self.ratio(),
+        })
+    }
+}
+
+async fn run(settings: &Settings) -> Vec<Row> {
+    let dir = tempfile::tempdir().unwrap();
+    let tenant = tenant::Tenant::new(settings.size);
+    let policy = dir.path().join("policy");
+    for (name, bytes) in tenant.files() {
+        let path = policy.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+    let requests: Arc<[v1::CheckRequest]> = tenant.questions(10).iter().map(wire).collect();
+    let postern = Process::postern(dir.path(), &policy);
+    let constant = Process::constant(dir.path());
+    for process in [&postern, &constant] {
+        process.wait_until_it_answers(&requests[0]).await;
+    }
+    let mut rows = Vec::new();
+    for transport in ["unix", "tcp"] {
+        let mut rounds: [Vec<Measured>; 2] = Default::default();
+        // One round more than asked for: the first warms both up and does not count.
+        for round in 0..=settings.rounds {
+            for (process, into) in [&constant, &postern].into_iter().zip(&mut rounds) {
+                let measured = process.measure(transport, &requests, settings.length).await;
+                if round > 0 {
+                    into.push(measured);
+                }
+            }
+        }
+        let [constant, postern] = rounds.map(median);
+        rows.push(Row { transport, constant, postern });
+    }
+    eprintln!("postern holds {:.1} MiB resident", postern.resident_mib());
+    rows
+}
+
+fn wire(question: &tenant::Question) -> v1::CheckRequest {
+    v1::CheckRequest {
+        subject: Some(v1::Subject {
+            principal_id: question.principal.clone(),
+            group_ids: question.groups.clone(),
+            ..Default::default()
+        }),
+        action: Some(v1::Action {
+            name: question.action.clone(),
+            data_action: question.data_action,
+            ..Default::default()
+        }),
+        resource: Some(v1::Resource { scope: question.scope.clone(), ..Default::default() }),
+        ..Default::default()
+    }
+}
+
+fn median(rounds: Vec<Measured>) -> Measured {
+    let of = |pick: fn(&Measured) -> f64| {
+        let mut values: Vec<f64> = rounds.iter().map(pick).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    Measured {
+        rate: of(|measured| measured.rate),
+        p50: of(|measured| measured.p50),
+        p99: of(|measured| measured.p99),
+        cpu: of(|measured| measured.cpu),
+    }
+}
+
+/// A server in a process of its own; ends with this value.
+struct Process {
+    child: Child,
+    uds: PathBuf,
+    tcp: String,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Process {
+    fn postern(dir: &Path, policy: &Path) -> Self {
+        let (uds, tcp) = (dir.join("postern.sock"), free_address());
+        let child = Command::new(env!("CARGO_BIN_EXE_postern"))
+            .arg("serve")
+            .arg("--policy")
+            .arg(policy)
+            .arg("--uds")
+            .arg(&uds)
+            .args(["--tcp", &tcp, "--admin", "off", "--log-level", "warn"])
+            .spawn()
+            .unwrap();
+        Self { child, uds, tcp }
+    }
+
+    fn constant(dir: &Path) -> Self {
+        let (uds, tcp) = (dir.join("constant.sock"), free_address());
+        let child = Command::new(std::env::current_exe().unwrap())
+            .arg("--constant-uds")
+            .arg(&uds)
+            .args(["--constant-tcp", &tcp])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { child, uds, tcp }
+    }
+
+    async fn client(
+        &self,
+        transport: &str,
+    ) -> Result<AuthorizationServiceClient<Channel>, tonic::transport::Error> {
+        let uri = match transport {
+            "unix" => format!("unix://{}", self.uds.display()),
+            _ => format!("http://{}", self.tcp),
+        };
+        let channel = Endpoint::try_from(uri)?.tcp_nodelay(true).connect().await?;
+        Ok(AuthorizationServiceClient::new(channel))
+    }
+
+    async fn wait_until_it_answers(&self, request: &v1::CheckRequest) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Ok(mut client) = self.client("unix").await
+                && client.check(request.clone()).await.is_ok()
+            {
+                return;
+            }
+            assert!(Instant::now() < deadline, "no answer at {}", self.uds.display());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn measure(
+        &self,
+        transport: &str,
+        requests: &Arc<[v1::CheckRequest]>,
+        length: Duration,
+    ) -> Measured {
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS {
+            clients.push(self.client(transport).await.unwrap());
+        }
+        let (started, cpu_before) = (Instant::now(), self.cpu());
+        let deadline = started + length;
+        let mut callers = tokio::task::JoinSet::new();
+        for caller in 0..CONNECTIONS * IN_FLIGHT {
+            let (mut client, requests) = (clients[caller % CONNECTIONS].clone(), Arc::clone(requests));
+            callers.spawn(async move {
+                let mut latencies = Vec::with_capacity(1 << 14);
+                let mut next = caller * 131;
+                while Instant::now() < deadline {
+                    let request = requests[next % requests.len()].clone();
+                    next += 1;
+                    let sent = Instant::now();
+                    let answer = client.check(request).await.expect("an answer").into_inner();
+                    latencies.push(sent.elapsed().as_nanos() as u64);
+                    assert_ne!(answer.result.expect("a result").decision, 0);
+                }
+                latencies
+            });
+        }
+        let mut latencies = Vec::new();
+        while let Some(done) = callers.join_next().await {
+            latencies.extend(done.unwrap());
+        }
+        let (elapsed, cpu) = (started.elapsed(), self.cpu() - cpu_before);
+        latencies.sort_unstable();
+        let percentile = |percent: usize| latencies[(latencies.len() - 1) * percent / 100] as f64 / 1000.0;
+        Measured {
+            rate: latencies.len() as f64 / elapsed.as_secs_f64(),
+            p50: percentile(50),
+            p99: percentile(99),
+            cpu: cpu * 1e6 / latencies.len() as f64,
+        }
+    }
+
+    /// Seconds of user and system time so far.
+    fn cpu(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // The name of the program may hold anything; what follows its last parenthesis is numbers.
+        let numbers: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        let ticks: f64 = numbers[11].parse::<f64>().unwrap() + numbers[12].parse::<f64>().unwrap();
+        // Linux counts in hundredths of a second on every architecture Rust supports it on.
+        ticks / 100.0
+    }
+
+    fn resident_mib(&self) -> f64 {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap();
+        let pages: f64 = statm.split_whitespace().nth(1).unwrap().parse().unwrap();
+        pages * 4096.0 / 1024.0 / 1024.0
+    }
+}
+
+fn free_address() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+// === the baseline ===
+
+struct Constant(v1::CheckResponse);
+
+#[tonic::async_trait]
+impl AuthorizationService for Constant {
+    async fn check(&self, _: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
+        Ok(Response::new(self.0.clone()))
+    }
+
+    async fn batch_check(
+        &self,
+        _: Request<v1::BatchCheckRequest>,
+    ) -> Result<Response<v1::BatchCheckResponse>, Status> {
+        Err(Status::unimplemented("the baseline answers Check"))
+    }
+}
+
+async fn constant_responder(socket: &Path, address: &str) {
+    let service = || {
+        let subscription = "/subscriptions/11111111-1111-4111-8111-111111111111/resourceGroups/rg-0017";
+        let authorization = "providers/Microsoft.Authorization";
+        AuthorizationServiceServer::new(Constant(v1::CheckResponse {
+            result: Some(v1::CheckResult {
+                decision: v1::Decision::Allowed.into(),
+                reason_code: v1::ReasonCode::RoleAssignment.into(),
+                reason: format!(
+                    "role \"Reader\", assigned to the subject at {subscription}, grants control-plane action \
+                     Microsoft.Storage/storageAccounts/read"
+                ),
+                role_assignment_id: format!(
+                    "{subscription}/{authorization}/roleAssignments/22222222-2222-4222-8222-222222222222"
+                ),
+                role_definition_id: format!(
+                    "/{authorization}/roleDefinitions/acdd72a7-3385-48ef-bd42-f606fba81ae7"
+                ),
+                ..Default::default()
+            }),
+            policy: Some(v1::PolicyIdentity {
+                serial: 0,
+                digest: format!("sha256:{}", "0".repeat(64)),
+                generation: 1,
+            }),
+            request_id: String::new(),
+        }))
+    };
+    let uds = UnixListenerStream::new(tokio::net::UnixListener::bind(socket).unwrap());
+    let tcp = TcpIncoming::bind(address.parse().unwrap()).unwrap().with_nodelay(Some(true));
+    let over_uds = tokio::spawn(Server::builder().add_service(service()).serve_with_incoming(uds));
+    let over_tcp = tokio::spawn(Server::builder().add_service(service()).serve_with_incoming(tcp));
+    let _ = tokio::join!(over_uds, over_tcp);
+}
