@@ -91,36 +91,40 @@ fn dashed_guid(text: &[u8; 36]) -> Option<Guid> {
     ])
 }
 
-fn guid_of(digits: [[u8; 8]; 4]) -> Option<Guid> {
-    let [a, b, c, d] = digits.map(eight_digits);
-    let (a, b, c, d) = (u128::from(a?), u128::from(b?), u128::from(c?), u128::from(d?));
-    Some(Guid(a << 96 | b << 64 | c << 32 | d))
+#[inline]
+fn guid_of([a, b, c, d]: [[u8; 8]; 4]) -> Option<Guid> {
+    let ((a, wrong_a), (b, wrong_b)) = (eight_digits(a), eight_digits(b));
+    let ((c, wrong_c), (d, wrong_d)) = (eight_digits(c), eight_digits(d));
+    if (wrong_a | wrong_b | wrong_c | wrong_d) & HIGH != 0 {
+        return None;
+    }
+    let (high, low) = (u64::from(a) << 32 | u64::from(b), u64::from(c) << 32 | u64::from(d));
+    Some(Guid(u128::from(high) << 64 | u128::from(low)))
 }
 
-/// Eight hexadecimal digits at once, each in a byte of one word.
+/// One in each byte of a word, and the high bit of each.
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x80 * ONES;
+
+/// Eight hexadecimal digits at once, each in a byte of one word; and a word with a high bit set where one is none.
 #[inline]
-fn eight_digits(digits: [u8; 8]) -> Option<u32> {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x80 * ONES;
-    let word = u64::from_le_bytes(digits);
-    // The high bit of each byte in which `low ..= high` holds, for bytes below 0x80.
-    let within = |word: u64, low: u8, high: u8| {
-        let from = word.wrapping_add(u64::from(0x80 - low) * ONES);
-        let behind = word.wrapping_add(u64::from(0x7F - high) * ONES);
-        (from ^ behind) & HIGH
-    };
-    if word & HIGH != 0 {
-        return None;
-    }
-    let letters = within(word | (0x20 * ONES), b'a', b'f');
-    if within(word, b'0', b'9') | letters != HIGH {
-        return None;
-    }
-    let nibbles = (word & (0x0F * ONES)).wrapping_add((letters >> 7).wrapping_mul(9));
+const fn eight_digits(digits: [u8; 8]) -> (u32, u64) {
+    let given = u64::from_le_bytes(digits);
+    let folded = given | (0x20 * ONES);
+    // One in each byte that is a letter, if the byte is a digit at all.
+    let letters = (folded >> 6) & ONES;
+    // Distance from `0` or from `a`. A byte below that borrows from the next, but sets its own high bit first.
+    let distance = folded.wrapping_sub((b'0' as u64 * ONES).wrapping_add(letters * (b'a' - b'0') as u64));
+    // More than 9, or more than 5, runs over into the high bit.
+    let beyond = distance.wrapping_add((0x76 * ONES).wrapping_add(letters << 2));
+    let nibbles = distance.wrapping_add(letters * 10);
     let bytes = (nibbles << 4 | nibbles >> 8) & 0x00FF_00FF_00FF_00FF;
     let pairs = (bytes | bytes >> 8) & 0x0000_FFFF_0000_FFFF;
     #[expect(clippy::cast_possible_truncation, reason = "the four bytes are in the lower half now")]
-    Some(((pairs | pairs >> 16) as u32).swap_bytes())
+    let value = ((pairs | pairs >> 16) as u32).swap_bytes();
+    // Folding has made digits of control characters, which have neither of these two bits.
+    let control = !(given << 2 | given << 1);
+    (value, given | distance | beyond | control)
 }
 
 impl fmt::Display for Guid {

@@ -23,6 +23,9 @@ pub struct Scope<'a> {
     /// Never empty; `/` alone or without trailing slash; begins with `/`; no empty segment.
     text: &'a str,
     kind: ScopeKind,
+    /// After how many segments the first three prefixes that are scopes themselves end; from there on each segment
+    /// ends one.
+    levels: [u8; 3],
 }
 
 /// What a scope is, and with it whose subscription or management group it lies in.
@@ -73,7 +76,7 @@ pub enum ScopeError {
 
 impl<'a> Scope<'a> {
     /// The tenant root, `/`.
-    pub const ROOT: Scope<'static> = Scope { text: "/", kind: ScopeKind::Root };
+    pub const ROOT: Scope<'static> = Scope { text: "/", kind: ScopeKind::Root, levels: [0; 3] };
 
     /// Validates and normalises.
     pub fn parse(given: &'a str) -> Result<Self, ScopeError> {
@@ -105,7 +108,8 @@ impl<'a> Scope<'a> {
         if bytes.iter().fold(false, |found, byte| found | byte.is_ascii_control()) {
             return Err(ScopeError::ControlCharacter);
         }
-        Ok(Self { text, kind: kind_of(text)? })
+        let (kind, levels) = kind_of(text)?;
+        Ok(Self { text, kind, levels })
     }
 
     /// The normalised text in the letter case it came in.
@@ -122,6 +126,27 @@ impl<'a> Scope<'a> {
     pub fn segments(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         let inner = self.text.strip_prefix('/').unwrap_or_default();
         inner.split('/').filter(|segment| !segment.is_empty())
+    }
+
+    /// Where the prefixes that are scopes themselves end, from the shallowest on, the scope itself last: for a vault
+    /// the ends of its subscription, its resource group and its own id. None for the root.
+    pub fn level_ends(&self) -> impl Iterator<Item = usize> + use<'a> {
+        let bytes = self.text.as_bytes();
+        let [first, second, third] = self.levels.map(usize::from);
+        let mut wanted = [first, second].into_iter().chain(third..);
+        let (mut count, mut end) = (0, if self.kind == ScopeKind::Root { bytes.len() } else { 0 });
+        std::iter::from_fn(move || {
+            let wanted = wanted.next()?;
+            if end == bytes.len() {
+                return None;
+            }
+            while count < wanted && end < bytes.len() {
+                end = end.saturating_add(1);
+                end = end.saturating_add(segment_length(bytes.get(end..).unwrap_or_default()));
+                count = count.saturating_add(1);
+            }
+            Some(end)
+        })
     }
 
     /// The subscription that the scope is or lies in, as written.
@@ -190,63 +215,103 @@ fn first_segment_is(text: &str, word: &str) -> bool {
         .is_some_and(|first| first.eq_ignore_ascii_case(word))
 }
 
-/// The grammar of section 1.6 on a text that begins with `/` and has no empty segment.
-fn kind_of(text: &str) -> Result<ScopeKind, ScopeError> {
-    let mut segments = text.strip_prefix('/').unwrap_or_default().split('/');
-    let is = |segment: Option<&str>, word: &str| segment.is_some_and(|s| s.eq_ignore_ascii_case(word));
+/// How many bytes come before the first slash; all of them where there is none.
+#[inline]
+fn segment_length(bytes: &[u8]) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x80 * ONES;
+    const SLASHES: u64 = 0x2F * ONES;
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut before = 0;
+    for word in words {
+        // The lowest byte that is zero after the exclusive or sets the lowest high bit.
+        let zero_at_slash = u64::from_le_bytes(*word) ^ SLASHES;
+        let found = zero_at_slash.wrapping_sub(ONES) & !zero_at_slash & HIGH;
+        if found != 0 {
+            return before + found.trailing_zeros() as usize / 8;
+        }
+        before += 8;
+    }
+    before + rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len())
+}
 
-    // What comes before `/providers/…` of a resource.
-    let holder = match segments.next() {
+/// Segments of a text that begins with `/` and has no empty segment.
+struct Segments<'a>(Option<&'a [u8]>);
+
+impl<'a> Iterator for Segments<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let (_, text) = self.0?.split_first()?;
+        let (segment, rest) = text.split_at_checked(segment_length(text))?;
+        self.0 = Some(rest);
+        Some(segment)
+    }
+}
+
+/// The grammar of section 1.6 on a text that begins with `/` and has no empty segment; and its levels.
+fn kind_of(text: &str) -> Result<(ScopeKind, [u8; 3]), ScopeError> {
+    let mut segments = Segments(Some(text.as_bytes()));
+    let is =
+        |segment: Option<&[u8]>, word: &str| segment.is_some_and(|s| s.eq_ignore_ascii_case(word.as_bytes()));
+
+    match segments.next() {
         first if is(first, "subscriptions") => {
             let id = segments.next().ok_or(ScopeError::Shape)?;
-            if id.len() != 36 || Guid::parse(id).is_none() {
+            if id.len() != 36 || std::str::from_utf8(id).ok().and_then(Guid::parse).is_none() {
                 return Err(ScopeError::SubscriptionNotGuid);
             }
             match segments.next() {
-                None => return Ok(ScopeKind::Subscription),
+                None => Ok((ScopeKind::Subscription, [2, 3, 4])),
                 level if is(level, "resourceGroups") => {
                     segments.next().ok_or(ScopeError::Shape)?;
+                    let levels = [2, 4, 8];
                     match segments.next() {
-                        None => return Ok(ScopeKind::ResourceGroup),
-                        next => next,
+                        None => Ok((ScopeKind::ResourceGroup, levels)),
+                        next => resource(next, segments, levels),
                     }
                 }
-                next => next,
+                next => resource(next, segments, [2, 6, 7]),
             }
         }
         first if is(first, "providers") => {
             let namespace = segments.next().ok_or(ScopeError::Shape)?;
             let Some(kind) = segments.next() else {
-                return Ok(ScopeKind::Provider);
+                return Ok((ScopeKind::Provider, [2, 3, 4]));
             };
             segments.next().ok_or(ScopeError::Shape)?;
-            let management_group = namespace.eq_ignore_ascii_case("Microsoft.Management")
-                && kind.eq_ignore_ascii_case("managementGroups");
-            return match segments.next() {
-                None if management_group => Ok(ScopeKind::ManagementGroup),
-                next if management_group => resource(next, segments),
-                // `/providers/{namespace}/{type}/{name}` and whatever lies below it.
-                _ => Ok(ScopeKind::Resource),
-            };
+            if namespace.eq_ignore_ascii_case(b"Microsoft.Management")
+                && kind.eq_ignore_ascii_case(b"managementGroups")
+            {
+                let levels = [4, 8, 9];
+                return match segments.next() {
+                    None => Ok((ScopeKind::ManagementGroup, levels)),
+                    next => resource(next, segments, levels),
+                };
+            }
+            // `/providers/{namespace}/{type}/{name}` and whatever lies below it.
+            Ok((ScopeKind::Resource, [2, 4, 5]))
         }
-        _ => return Err(ScopeError::Shape),
-    };
-    resource(holder, segments)
+        _ => Err(ScopeError::Shape),
+    }
 }
 
 /// `providers/{namespace}/{type}/{name}` and then any segments: nested types, extensions, data-plane sub-scopes.
 fn resource<'a>(
-    first: Option<&str>,
-    mut rest: impl Iterator<Item = &'a str>,
-) -> Result<ScopeKind, ScopeError> {
-    if !first.is_some_and(|word| word.eq_ignore_ascii_case("providers")) || rest.by_ref().take(3).count() < 3
+    first: Option<&'a [u8]>,
+    mut rest: Segments<'a>,
+    levels: [u8; 3],
+) -> Result<(ScopeKind, [u8; 3]), ScopeError> {
+    if !first.is_some_and(|word| word.eq_ignore_ascii_case(b"providers")) || rest.by_ref().take(3).count() < 3
     {
         return Err(ScopeError::Shape);
     }
-    Ok(ScopeKind::Resource)
+    Ok((ScopeKind::Resource, levels))
 }
 
 #[cfg(test)]
+#[expect(clippy::string_slice, reason = "of ASCII text")]
 mod tests {
     use super::*;
 
@@ -337,6 +402,47 @@ mod tests {
         assert!(!app.contains(&Scope::parse(&app2).unwrap()));
         assert!(!app.contains(&Scope::parse(SUB).unwrap()), "never upwards");
         assert!(Scope::ROOT.contains(&app));
+    }
+
+    #[test]
+    fn levels_are_the_prefixes_that_are_scopes() {
+        for text in [
+            "/".to_owned(),
+            SUB.to_owned(),
+            format!("{SUB}/resourceGroups/app"),
+            format!("{SUB}/resourceGroups/app/providers/A.B/c/d"),
+            format!("{SUB}/resourceGroups/app/providers/A.B/c/d/e/f/g"),
+            format!("{SUB}/providers/A.B/c/d/e"),
+            "/providers/Microsoft.Capacity".to_owned(),
+            "/providers/A.B/c/d/e".to_owned(),
+            "/providers/Microsoft.Management/managementGroups/corp".to_owned(),
+            "/providers/Microsoft.Management/managementGroups/corp/providers/A.B/c/d/e".to_owned(),
+        ] {
+            let ends: Vec<usize> = Scope::parse(&text).unwrap().level_ends().collect();
+            let expected: Vec<usize> = (1..=text.len())
+                .filter(|&end| end == text.len() || text.as_bytes()[end] == b'/')
+                .filter(|&end| Scope::parse(&text[..end]).is_ok_and(|scope| scope.kind() != ScopeKind::Root))
+                // By text it contains every management group, but it is not part of their hierarchy.
+                .filter(|&end| &text[..end] != "/providers/Microsoft.Management")
+                .collect();
+            assert_eq!(ends, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn finds_the_first_slash_wherever_it_stands() {
+        for length in 0..40 {
+            let text = "x.\u{e9}".repeat(10);
+            let text = &text.as_bytes()[..length];
+            assert_eq!(segment_length(text), length);
+            for at in 0..length {
+                let mut text = text.to_vec();
+                text[at] = b'/';
+                assert_eq!(segment_length(&text), at);
+                text[length - 1] = b'/';
+                assert_eq!(segment_length(&text), at);
+            }
+        }
     }
 
     #[test]

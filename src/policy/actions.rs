@@ -52,7 +52,7 @@ impl ActionSet {
             Plane::Data => (2, 3),
         };
         let first_segment = action.split('/').next().unwrap_or_default();
-        let wanted = hash::segment(hash::EMPTY_PATH, first_segment.as_bytes());
+        let wanted = hash::path(hash::EMPTY_PATH, first_segment.as_bytes());
         let own_group = view
             .pattern_groups
             .get(1..)

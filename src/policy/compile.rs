@@ -4,13 +4,14 @@
 //! Everything is sorted by what it is, so that equal documents give equal bytes in whatever order and files they
 //! were written.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use zerocopy::little_endian::{U32, U64, U128};
 
 use super::CompileOptions;
+use super::evaluate::Path;
 use super::hash;
-use super::layout::{self, MAX_SEGMENTS, NONE, Section, Slot, Text, Writer};
+use super::layout::{self, MAX_LEVELS, NONE, Section, Slot, Text, Writer};
 use crate::model::{
     ALL_PRINCIPALS, At, DenyEffect, Documents, Guid, MANAGEMENT_GROUP_PREFIX, PermissionBlock, PrincipalId,
     Problem, Problems, Scope, ScopeKind, Spanned, Wildcards,
@@ -189,9 +190,11 @@ impl<'a> Compiler<'a> {
         }
         // Which scope hangs under which, by folded text.
         let mut hierarchy: HashMap<String, Option<String>> = HashMap::new();
+        let mut documented: HashSet<String> = HashSet::new();
         for group in &documents.management_groups {
             let scope = management_group(&group.name.value);
             add(&scope);
+            documented.insert(scope.to_ascii_lowercase());
             let parent = group.parent.as_ref().map(|parent| management_group(&parent.value));
             if let Some(parent) = &parent {
                 add(parent);
@@ -215,6 +218,20 @@ impl<'a> Compiler<'a> {
         }
         let position: HashMap<&str, usize> = texts.keys().map(String::as_str).zip(0..).collect();
         let root = position.get("/").copied().unwrap_or_default();
+        // A group that is only mentioned as somebody's parent may hang anywhere.
+        let known_to_the_top = |folded: &String| {
+            let mut next = hierarchy.get(folded);
+            let mut group = documented.contains(folded).then_some(folded);
+            // As many steps as there are links: a circle ends too, and is refused elsewhere.
+            for _ in 0..=hierarchy.len() {
+                match next {
+                    Some(Some(parent)) => (group, next) = (documented.get(parent), hierarchy.get(parent)),
+                    Some(None) => return group.is_some(),
+                    None => return false,
+                }
+            }
+            false
+        };
         let mut nodes: Vec<Node<'_>> = Vec::with_capacity(texts.len());
         for (folded, text) in &texts {
             let mut prefix = folded.as_str();
@@ -226,13 +243,13 @@ impl<'a> Compiler<'a> {
                 }
                 prefix = shorter;
             }
-            let above = hierarchy.get(folded);
-            let parent = above
+            let parent = hierarchy
+                .get(folded)
                 .and_then(Option::as_ref)
                 .and_then(|parent| position.get(parent.as_str()).copied())
                 .or(path_parent)
                 .unwrap_or(root);
-            nodes.push(Node { text, parent, path_parent, known: above.is_some() });
+            nodes.push(Node { text, parent, path_parent, known: known_to_the_top(folded) });
         }
         self.number_tree(&nodes, root, texts.keys())
     }
@@ -275,11 +292,11 @@ impl<'a> Compiler<'a> {
             let prefix =
                 node.path_parent.and_then(|parent| nodes.get(parent)).map_or(0, |parent| parent.text.len());
             let suffix = node.text.get(prefix..).unwrap_or_default();
-            if Scope::parse(node.text).is_ok_and(|scope| scope.segments().count() > MAX_SEGMENTS) {
+            if Scope::parse(node.text).is_ok_and(|scope| !Path::new(scope).whole) {
                 self.problems.push(
                     Problem::error(
                         "InvalidScope",
-                        format!("scope `{}` has more than {MAX_SEGMENTS} segments", node.text),
+                        format!("scope `{}` has more than {MAX_LEVELS} levels", node.text),
                     )
                     .value(node.text),
                 );
@@ -342,9 +359,8 @@ impl<'a> Compiler<'a> {
             let nearest = if denied.contains(&here) { here.into() } else { above.unwrap_or(NONE.into()) };
             scopes.records.get_mut(number)?.nearest_deny = nearest;
         }
-        let hashes = scopes.by_text.iter().filter(|(text, _)| *text != "/").map(|(text, &number)| {
-            let segments = text.split('/').skip(1);
-            (segments.fold(hash::EMPTY_PATH, |path, segment| hash::segment(path, segment.as_bytes())), number)
+        let hashes = scopes.by_text.iter().filter_map(|(text, &number)| {
+            Scope::parse(text).ok().and_then(|scope| Path::new(scope).hash()).map(|hash| (hash, number))
         });
         writer.put(Section::ScopeSlots, &slots(hashes.collect()));
         writer.put(Section::Scopes, &scopes.records);
@@ -397,7 +413,7 @@ impl<'a> Compiler<'a> {
             BTreeMap::from([(None, Vec::new())]);
         for (text, lists) in patterns {
             let first = text.split('/').next().unwrap_or_default();
-            let group = (!first.contains('*')).then(|| hash::segment(hash::EMPTY_PATH, first.as_bytes()));
+            let group = (!first.contains('*')).then(|| hash::path(hash::EMPTY_PATH, first.as_bytes()));
             groups.entry(group).or_default().push((text, lists));
         }
         let (mut group_records, mut pattern_records, mut postings) = (Vec::new(), Vec::new(), Vec::new());
@@ -530,6 +546,9 @@ impl<'a> Compiler<'a> {
             if deny.do_not_apply_to_child_scopes {
                 flags |= layout::DENY_NOT_TO_CHILDREN;
             }
+            if reaches_below_a_management_group(deny) {
+                flags |= layout::DENY_TO_MANAGEMENT_GROUP;
+            }
             if deny
                 .principals
                 .iter()
@@ -598,6 +617,13 @@ impl<'a> Compiler<'a> {
     fn problem(&mut self, problem: Problem, at: At) {
         self.problems.push(problem.at(self.documents.locator().locate(at)));
     }
+}
+
+/// Whether a deny assignment blocks what lies below a management group, so that the hierarchy must be known.
+fn reaches_below_a_management_group(deny: &crate::model::DenyAssignment) -> bool {
+    deny.effect == DenyEffect::Enforced
+        && !deny.do_not_apply_to_child_scopes
+        && Scope::parse(&deny.scope.value).is_ok_and(|scope| scope.kind() == ScopeKind::ManagementGroup)
 }
 
 /// Names of role definitions, role assignments and deny assignments: GUIDs first, each kind in order, so that the

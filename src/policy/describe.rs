@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Write};
 
-use super::layout::{self, Damaged, MAX_SEGMENTS, NONE, ROOT, View};
+use super::layout::{self, Damaged, MAX_LEVELS, NONE, ROOT, View};
 use super::{Policy, evaluate};
 use crate::model::{CheckRequest, Decision, DenyHit, Grant, Guid, Plane, PrincipalId, Why};
 
@@ -65,7 +65,7 @@ impl Policy {
 
     fn describe(&self, write: impl FnOnce(&View<'_>, &mut String) -> Result<(), Damaged>) -> String {
         let mut out = String::with_capacity(USUAL_LENGTH);
-        match self.view().and_then(|view| write(&view, &mut out)) {
+        match write(self.view(), &mut out) {
             Ok(()) => out,
             Err(Damaged) => UNKNOWN.to_owned(),
         }
@@ -159,7 +159,7 @@ fn write_object_id(
 
 /// The text of a scope in the letter case of the documents.
 fn write_scope(view: &View<'_>, index: u32, out: &mut String) -> Result<(), Damaged> {
-    let mut pieces = arrayvec::ArrayVec::<&str, { MAX_SEGMENTS + 1 }>::new();
+    let mut pieces = arrayvec::ArrayVec::<&str, { MAX_LEVELS + 1 }>::new();
     let mut next = index;
     while next != NONE {
         let record = layout::at(view.scopes, next)?;

@@ -17,13 +17,11 @@ use smallvec::SmallVec;
 
 use super::actions::ActionSet;
 use super::layout::{
-    self, DENY_ALL_PRINCIPALS, DENY_AT_MANAGEMENT_GROUP, DENY_AUDIT, DENY_NOT_TO_CHILDREN, Damaged, Deny,
-    Entry, HIERARCHY_KNOWN, MAX_SEGMENTS, NONE, ROOT, Slot, View,
+    self, DENY_ALL_PRINCIPALS, DENY_AT_MANAGEMENT_GROUP, DENY_AUDIT, DENY_NOT_TO_CHILDREN,
+    DENY_TO_MANAGEMENT_GROUP, Damaged, Deny, Entry, HIERARCHY_KNOWN, MAX_LEVELS, NONE, ROOT, Slot, View,
 };
 use super::{Evaluation, hash};
-use crate::model::{
-    CheckRequest, Decision, DenyHit, Grant, PrincipalId, Scope, ScopeKind, Subject, Undecided, Why,
-};
+use crate::model::{CheckRequest, Decision, DenyHit, Grant, PrincipalId, Scope, Subject, Undecided, Why};
 
 /// Subjects with more principals than this cost one allocation.
 pub(super) const INLINE_PRINCIPALS: usize = 256;
@@ -69,78 +67,89 @@ pub(super) fn evaluate(
 /// Finds the target among the scopes; an error says that a deny assignment might be missed.
 #[inline]
 pub(super) fn locate(view: &View<'_>, scope: Scope<'_>) -> Result<Place, Undecided> {
-    let mut path = Path::new(scope);
-    path.hash_prefixes();
-    let (deepest, segments) = path.deepest(view, MAX_SEGMENTS)?;
-    let place = Place { scope: deepest, exact: path.whole && segments == path.prefixes.len() };
+    let path = Path::new(scope);
+    let (deepest, levels) = path.deepest(view, MAX_LEVELS)?;
+    let place = Place { scope: deepest, exact: path.whole && levels == path.levels.len() };
     if view.flags & DENY_AT_MANAGEMENT_GROUP != 0 {
-        hierarchy_known(view, scope, &path)?;
+        hierarchy_known(view, scope, place, &path)?;
     }
     Ok(place)
 }
 
-/// Semantics, section 9, row 37: with a deny assignment at a management group, a target whose place in the
-/// hierarchy is not known must not be decided.
+/// Semantics, section 9, row 37: with a deny assignment at a management group that may lie above the target, a target
+/// whose way up the hierarchy is not known to its top must not be decided.
 #[cold]
-fn hierarchy_known(view: &View<'_>, scope: Scope<'_>, path: &Path<'_>) -> Result<(), Undecided> {
-    // The segments of the holder itself: `/subscriptions/{id}`, `/providers/{namespace}/managementGroups/{name}`.
-    let (holder, segments) = match (scope.subscription(), scope.management_group()) {
-        (Some(id), _) => (format!("subscription `{id}`"), 2),
-        (None, Some(name)) => (format!("management group `{name}`"), 4),
+fn hierarchy_known(
+    view: &View<'_>,
+    scope: Scope<'_>,
+    place: Place,
+    path: &Path<'_>,
+) -> Result<(), Undecided> {
+    let holder = match (scope.subscription(), scope.management_group()) {
+        (Some(id), _) => format!("subscription `{id}`"),
+        (None, Some(name)) => format!("management group `{name}`"),
         (None, None) => return Ok(()),
     };
-    let (deepest, found) = path.deepest(view, segments)?;
-    let known = found == segments && layout::at(view.scopes, deepest)?.flags.get() & HIERARCHY_KNOWN != 0;
-    if known { Ok(()) } else { Err(Undecided::UnknownHierarchy { holder }) }
+    // The holder is the first level.
+    let (deepest, found) = path.deepest(view, 1)?;
+    if found == 1 && layout::at(view.scopes, deepest)?.flags.get() & HIERARCHY_KNOWN != 0 {
+        return Ok(());
+    }
+    // Denies on the known part of the way are found like any others; one elsewhere may be on the unknown part.
+    for deny in view.denies.iter().filter(|deny| deny.flags.get() & DENY_TO_MANAGEMENT_GROUP != 0) {
+        let above = deny.scope.get();
+        if !(above..=layout::at(view.scopes, above)?.last.get()).contains(&place.scope) {
+            return Err(Undecided::UnknownHierarchy { holder });
+        }
+    }
+    Ok(())
 }
 
-/// A target's path with the hash of each of its prefixes at a segment boundary.
-struct Path<'a> {
+/// A scope's path with the hash of each prefix that is a scope itself.
+pub(super) struct Path<'a> {
     text: &'a [u8],
-    /// For each segment its end in `text` and the hash of the path up to there.
-    prefixes: ArrayVec<(u32, u64), MAX_SEGMENTS>,
-    /// Whether all segments fitted in `prefixes`.
-    whole: bool,
+    /// For each level its end in `text` and the hash of the path up to there.
+    levels: ArrayVec<(u32, u64), MAX_LEVELS>,
+    /// Whether all levels fitted in `levels`.
+    pub(super) whole: bool,
 }
 
 impl<'a> Path<'a> {
     #[inline]
-    fn new(scope: Scope<'a>) -> Self {
-        let text = if scope.kind() == ScopeKind::Root { "" } else { scope.as_str() };
-        Self { text: text.as_bytes(), prefixes: ArrayVec::new(), whole: true }
-    }
-
-    #[inline]
-    fn hash_prefixes(&mut self) {
-        let (mut state, mut start) = (hash::EMPTY_PATH, 1);
-        while let Some(rest) = self.text.get(start..) {
-            let length = memchr::memchr(b'/', rest).unwrap_or(rest.len());
-            let end = start.saturating_add(length);
-            state = hash::segment(state, rest.get(..length).unwrap_or_default());
+    pub(super) fn new(scope: Scope<'a>) -> Self {
+        let mut path = Self { text: scope.as_str().as_bytes(), levels: ArrayVec::new(), whole: true };
+        let (mut state, mut start) = (hash::EMPTY_PATH, 0);
+        for end in scope.level_ends() {
+            state = hash::path(state, path.text.get(start..end).unwrap_or_default());
             #[expect(clippy::cast_possible_truncation, reason = "a scope has at most 2,048 bytes")]
-            if self.prefixes.try_push((end as u32, state)).is_err() {
-                self.whole = false;
+            if path.levels.try_push((end as u32, state)).is_err() {
+                path.whole = false;
                 break;
             }
-            start = end.saturating_add(1);
+            start = end;
         }
+        path
     }
 
-    /// The deepest known scope among the prefixes of up to so many segments, and how many segments it has; the root
-    /// is always known.
+    /// The hash of the whole; `None` for the root.
+    pub(super) fn hash(&self) -> Option<u64> {
+        self.levels.last().map(|&(_, hash)| hash)
+    }
+
+    /// The deepest known scope of up to so many levels, and how many levels it has; the root is always known.
     ///
     /// From the shallowest prefix on, each known one continues the one before: its `path_parent` is that scope and
     /// its `suffix` the text in between. All first slots are read before any is looked at, so that the memory they
     /// lie in is waited for once.
     #[inline]
-    fn deepest(&self, view: &View<'_>, segments: usize) -> Result<(u32, usize), Damaged> {
-        let mut slots = ArrayVec::<Slot, MAX_SEGMENTS>::new();
-        for (_, hash) in self.prefixes.iter().take(segments) {
+    fn deepest(&self, view: &View<'_>, levels: usize) -> Result<(u32, usize), Damaged> {
+        let mut slots = ArrayVec::<Slot, MAX_LEVELS>::new();
+        for (_, hash) in self.levels.iter().take(levels) {
             slots.push(first_slot(view.scope_slots, *hash)?);
         }
         let mut deepest = (ROOT, 0);
         let (mut above, mut above_end) = (NONE, 0);
-        for ((&(end, hash), first), count) in self.prefixes.iter().zip(slots).zip(1..) {
+        for ((&(end, hash), first), count) in self.levels.iter().zip(slots).zip(1..) {
             let between = self.text.get(above_end..end as usize).ok_or(Damaged)?;
             let found = probe(view.scope_slots, first, hash, |index| {
                 let scope = layout::at(view.scopes, index)?;
@@ -199,28 +208,25 @@ fn probe(
 /// processor then waits for many of them at once instead of for each in turn.
 #[inline]
 fn find_principals(view: &View<'_>, subject: &Subject<'_>, all: &mut Principals) -> Result<(), Damaged> {
-    let mut ids = std::iter::once(subject.principal)
-        .chain(subject.groups.iter().map(|group| PrincipalId::new(group)))
-        .map(Sought::new)
-        .peekable();
-    while ids.peek().is_some() {
-        let sought: ArrayVec<Sought<'_>, TOGETHER> = ids.by_ref().take(TOGETHER).collect();
+    add_one(view, subject.principal, all)?;
+    for together in subject.groups.chunks(TOGETHER) {
+        let mut guids = ArrayVec::<(u128, u64), TOGETHER>::new();
+        for group in together {
+            match PrincipalId::new(group) {
+                PrincipalId::Guid(guid) => guids.push((guid.as_u128(), hash::guid(guid.as_u128()))),
+                text @ PrincipalId::Text(_) => add_one(view, text, all)?,
+            }
+        }
         let mut slots = ArrayVec::<Slot, TOGETHER>::new();
-        for sought in &sought {
-            slots.push(first_slot(sought.slots(view), sought.hash)?);
+        for (_, hash) in &guids {
+            slots.push(first_slot(view.guid_slots, *hash)?);
         }
-        let mut found = ArrayVec::<u32, TOGETHER>::new();
-        for (sought, first) in sought.iter().zip(slots) {
-            if let Some(index) = sought.find(view, first)? {
-                found.push(index);
-            }
+        let begin = all.len();
+        for (&(guid, hash), first) in guids.iter().zip(slots) {
+            all.extend(find_guid(view, guid, hash, first)?);
         }
-        all.extend_from_slice(&found);
-        for index in found {
-            let principal = layout::at(view.principals, index)?;
-            for group in layout::slice(view.member_of, principal.first_group, principal.groups)? {
-                all.push(group.get());
-            }
+        for position in begin..all.len() {
+            add_groups(view, position, all)?;
         }
     }
     // Groups that contain each other repeat the same groups; a few repetitions cost less than finding them.
@@ -234,37 +240,40 @@ fn find_principals(view: &View<'_>, subject: &Subject<'_>, all: &mut Principals)
 /// So many principals are looked up side by side.
 const TOGETHER: usize = 16;
 
-/// A principal on its way from id to index.
-struct Sought<'a> {
-    id: PrincipalId<'a>,
-    hash: u64,
+fn add_one(view: &View<'_>, id: PrincipalId<'_>, all: &mut Principals) -> Result<(), Damaged> {
+    let found = match id {
+        PrincipalId::Guid(guid) => {
+            let hash = hash::guid(guid.as_u128());
+            find_guid(view, guid.as_u128(), hash, first_slot(view.guid_slots, hash)?)?
+        }
+        PrincipalId::Text(text) => {
+            let hash = hash::text(text.as_bytes());
+            let first = first_slot(view.text_slots, hash)?;
+            probe(view.text_slots, first, hash, |index| Ok(principal_text(view, index)? == text.as_bytes()))?
+        }
+    };
+    if let Some(index) = found {
+        all.push(index);
+        add_groups(view, all.len().saturating_sub(1), all)?;
+    }
+    Ok(())
 }
 
-impl<'a> Sought<'a> {
-    #[inline]
-    fn new(id: PrincipalId<'a>) -> Self {
-        let hash = match id {
-            PrincipalId::Guid(guid) => hash::guid(guid.as_u128()),
-            PrincipalId::Text(text) => hash::text(text.as_bytes()),
-        };
-        Self { id, hash }
-    }
+#[inline]
+fn find_guid(view: &View<'_>, guid: u128, hash: u64, first: Slot) -> Result<Option<u32>, Damaged> {
+    probe(view.guid_slots, first, hash, |index| Ok(layout::at(view.principals, index)?.id.get() == guid))
+}
 
-    #[inline]
-    const fn slots<'v>(&self, view: &View<'v>) -> &'v [Slot] {
-        match self.id {
-            PrincipalId::Guid(_) => view.guid_slots,
-            PrincipalId::Text(_) => view.text_slots,
+/// Adds the groups that contain the principal at a position.
+#[inline]
+fn add_groups(view: &View<'_>, position: usize, all: &mut Principals) -> Result<(), Damaged> {
+    let principal = layout::at(view.principals, *all.get(position).ok_or(Damaged)?)?;
+    if principal.groups.get() != 0 {
+        for group in layout::slice(view.member_of, principal.first_group, principal.groups)? {
+            all.push(group.get());
         }
     }
-
-    #[inline]
-    fn find(&self, view: &View<'_>, first: Slot) -> Result<Option<u32>, Damaged> {
-        probe(self.slots(view), first, self.hash, |index| match self.id {
-            PrincipalId::Guid(guid) => Ok(layout::at(view.principals, index)?.id.get() == guid.as_u128()),
-            PrincipalId::Text(text) => Ok(principal_text(view, index)? == text.as_bytes()),
-        })
-    }
+    Ok(())
 }
 
 /// The id of a principal whose id is no GUID.

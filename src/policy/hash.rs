@@ -8,6 +8,10 @@
 const K0: u64 = 0x9E37_79B9_7F4A_7C15;
 const K1: u64 = 0xD6E8_FEB8_6659_FD93;
 
+/// One in each byte of a word, and the high bit of each.
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = 0x80 * ONES;
+
 /// Hash of a GUID.
 #[inline]
 pub(super) fn guid(value: u128) -> u64 {
@@ -22,10 +26,10 @@ pub(super) fn text(text: &[u8]) -> u64 {
     mix::<false>(K1, text)
 }
 
-/// Extends the hash of a path by one segment, ASCII letter case ignored.
+/// Extends the hash of a path by what lies between two of its levels, ASCII letter case ignored.
 #[inline]
-pub(super) fn segment(path: u64, segment: &[u8]) -> u64 {
-    mix::<true>(path, segment)
+pub(super) fn path(above: u64, between: &[u8]) -> u64 {
+    mix::<true>(above, between)
 }
 
 /// The hash of the empty path.
@@ -72,8 +76,6 @@ fn short(bytes: &[u8]) -> u64 {
 /// ASCII lower case of eight bytes at once; bytes from 0x80 stay as they are.
 #[inline]
 const fn lower(word: u64) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x80 * ONES;
     let low_bits = word & !HIGH;
     let from_a = low_bits.wrapping_add((0x80 - b'A' as u64) * ONES);
     let beyond_z = low_bits.wrapping_add((0x7F - b'Z' as u64) * ONES);
@@ -100,7 +102,7 @@ mod tests {
         for length in 0..40 {
             let upper: String = "RESOURCEGROUPS-abcDEF-0123456789-xyzXYZ!".chars().take(length).collect();
             let folded = upper.to_ascii_lowercase();
-            assert_eq!(segment(EMPTY_PATH, upper.as_bytes()), segment(EMPTY_PATH, folded.as_bytes()));
+            assert_eq!(path(EMPTY_PATH, upper.as_bytes()), path(EMPTY_PATH, folded.as_bytes()));
             if upper != folded {
                 assert_ne!(text(upper.as_bytes()), text(folded.as_bytes()));
             }
@@ -111,7 +113,7 @@ mod tests {
     fn neighbours_differ() {
         let mut seen = std::collections::HashSet::new();
         for number in 0..100_000_u32 {
-            assert!(seen.insert(segment(EMPTY_PATH, format!("rg-{number}").as_bytes())));
+            assert!(seen.insert(path(EMPTY_PATH, format!("rg-{number}").as_bytes())));
         }
         for number in 0..100_000_u128 {
             assert!(seen.insert(guid(number | 0xa000_u128 << 64)));

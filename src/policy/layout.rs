@@ -8,8 +8,6 @@
 //! lies. Records refer to each other by index. Opening checks the header and that every section lies within the
 //! buffer; every index is checked where it is followed, and one that leads nowhere is [`Damaged`], never a guess.
 
-use std::ops::Range;
-
 use zerocopy::little_endian::{U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -19,8 +17,8 @@ pub(super) const NONE: u32 = u32::MAX;
 /// The index of the scope `/`.
 pub(super) const ROOT: u32 = 0;
 
-/// Deeper scopes are refused in a policy; of a deeper target only this many segments can name a known scope.
-pub(super) const MAX_SEGMENTS: usize = 48;
+/// Scopes of more levels are refused in a policy; of a target only this many levels can be known.
+pub(super) const MAX_LEVELS: usize = 40;
 
 const MAGIC: [u8; 8] = *b"POSTERN\0";
 const FORMAT: u32 = 1;
@@ -80,7 +78,7 @@ pub(super) struct Scope {
     pub suffix: Text,
 }
 
-/// On a subscription: its management group is known. On a management group: the hierarchy names it.
+/// On a subscription or management group: the documents say what it hangs in, up to a group that hangs in none.
 pub(super) const HIERARCHY_KNOWN: u32 = 1;
 
 /// A slot of an open-addressing table with linear probing: the upper half of the key's hash, and the index it
@@ -149,6 +147,8 @@ pub(super) const DENY_AUDIT: u32 = 1;
 pub(super) const DENY_NOT_TO_CHILDREN: u32 = 2;
 /// Is for All Principals.
 pub(super) const DENY_ALL_PRINCIPALS: u32 = 4;
+/// Stands at a management group, blocks, and applies to what lies below.
+pub(super) const DENY_TO_MANAGEMENT_GROUP: u32 = 8;
 
 /// Patterns that begin with the same literal segment; the first group holds those that begin with a wildcard.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -189,25 +189,16 @@ struct SectionPlace {
 
 /// `/*/` does not collapse.
 pub(super) const STRICT_WILDCARDS: u32 = 1;
-/// An enforced deny assignment stands at a management group and applies to its children.
+/// A deny assignment has [`DENY_TO_MANAGEMENT_GROUP`].
 pub(super) const DENY_AT_MANAGEMENT_GROUP: u32 = 2;
-
-/// What the header says.
-#[derive(Clone, Debug)]
-pub(super) struct Opened {
-    pub flags: u32,
-    /// Roles and deny assignments: bits in an action's set.
-    pub units: usize,
-    /// How many of the principals have GUIDs.
-    pub guid_principals: u32,
-    sections: [Range<usize>; SECTIONS],
-}
 
 /// All sections of a buffer, typed.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     pub flags: u32,
+    /// Roles and deny assignments: bits in an action's set.
     pub units: usize,
+    /// How many of the principals have GUIDs.
     pub guid_principals: u32,
     pub scopes: &'a [Scope],
     pub scope_slots: &'a [Slot],
@@ -244,52 +235,25 @@ impl Text {
     }
 }
 
-// === impl Opened ===
+// === impl View ===
 
-impl Opened {
+impl<'a> View<'a> {
     /// Reads the header and checks that the sections lie within the buffer and hold whole records.
-    pub(super) fn read(buffer: &[u8]) -> Result<Self, Damaged> {
+    pub(super) fn open(buffer: &'a [u8]) -> Result<Self, Damaged> {
         let (header, _) = Header::ref_from_prefix(buffer).map_err(|_| Damaged)?;
         if header.magic != MAGIC || header.format.get() != FORMAT {
             return Err(Damaged);
         }
-        let mut sections = [const { 0..0 }; SECTIONS];
-        for (place, range) in header.sections.iter().zip(&mut sections) {
+        let get = |section: Section| -> Result<&'a [u8], Damaged> {
+            let place = header.sections.get(section as usize).ok_or(Damaged)?;
             let start = usize::try_from(place.start.get()).map_err(|_| Damaged)?;
             let length = usize::try_from(place.length.get()).map_err(|_| Damaged)?;
-            *range = start..start.checked_add(length).ok_or(Damaged)?;
-        }
-        let opened = Self {
+            buffer.get(start..start.checked_add(length).ok_or(Damaged)?).ok_or(Damaged)
+        };
+        let view = Self {
             flags: header.flags.get(),
             units: usize::try_from(header.units.get()).map_err(|_| Damaged)?,
             guid_principals: header.guid_principals.get(),
-            sections,
-        };
-        let view = opened.view(buffer)?;
-        let table = |slots: &[Slot]| slots.len().is_power_of_two();
-        if !(table(view.scope_slots) && table(view.guid_slots) && table(view.text_slots)) {
-            return Err(Damaged);
-        }
-        if view.entries.len() != view.entry_names.len()
-            || view.scopes.is_empty()
-            || view.units != view.roles.len().saturating_add(view.denies.len())
-        {
-            return Err(Damaged);
-        }
-        Ok(opened)
-    }
-
-    /// The sections of the buffer that was read.
-    #[inline]
-    pub(super) fn view<'a>(&self, buffer: &'a [u8]) -> Result<View<'a>, Damaged> {
-        let get = |section: Section| -> Result<&'a [u8], Damaged> {
-            let range = self.sections.get(section as usize).ok_or(Damaged)?;
-            buffer.get(range.clone()).ok_or(Damaged)
-        };
-        Ok(View {
-            flags: self.flags,
-            units: self.units,
-            guid_principals: self.guid_principals,
             scopes: typed(get(Section::Scopes)?)?,
             scope_slots: typed(get(Section::ScopeSlots)?)?,
             principals: typed(get(Section::Principals)?)?,
@@ -308,7 +272,16 @@ impl Opened {
             name_guids: typed(get(Section::NameGuids)?)?,
             name_texts: typed(get(Section::NameTexts)?)?,
             text_bytes: get(Section::TextBytes)?,
-        })
+        };
+        let table = |slots: &[Slot]| slots.len().is_power_of_two();
+        if !(table(view.scope_slots) && table(view.guid_slots) && table(view.text_slots))
+            || view.entries.len() != view.entry_names.len()
+            || view.scopes.is_empty()
+            || view.units != view.roles.len().saturating_add(view.denies.len())
+        {
+            return Err(Damaged);
+        }
+        Ok(view)
     }
 }
 
@@ -374,10 +347,10 @@ mod tests {
     #[test]
     fn what_is_no_policy_is_damaged() {
         for buffer in [&b""[..], b"POSTERN\0", &[0; 1024]] {
-            assert!(Opened::read(buffer).is_err());
+            assert!(View::open(buffer).is_err());
         }
         let mut writer = Writer::new();
         writer.put(Section::Scopes, &[0_u8; 3]);
-        assert!(Opened::read(&writer.finish(0, 0, 0)).is_err(), "no whole record");
+        assert!(View::open(&writer.finish(0, 0, 0)).is_err(), "no whole record");
     }
 }

@@ -16,12 +16,14 @@ mod layout;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
+
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 
 use self::actions::ActionMemo;
-use self::layout::{Damaged, Opened, View};
+use self::layout::{Damaged, View};
 use crate::model::{CheckRequest, Decision, DenyHit, Documents, Problem, Problems, Undecided, Wildcards};
 
 /// How documents are compiled.
@@ -32,12 +34,19 @@ pub struct CompileOptions {
 }
 
 /// A compiled policy. Decides, and names what decided; holds no clock and does no I/O.
-#[derive(Debug)]
 pub struct Policy {
-    buffer: Box<[u8]>,
     opened: Opened,
     digest: String,
     actions: ActionMemo,
+}
+
+self_cell::self_cell! {
+    /// The buffer and its sections, typed once.
+    struct Opened {
+        owner: Box<[u8]>,
+        #[covariant]
+        dependent: View,
+    }
 }
 
 /// How many of each a policy holds.
@@ -69,6 +78,12 @@ pub struct Evaluation {
     pub valid_until: Option<Timestamp>,
 }
 
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policy").field("digest", &self.digest).field("counts", &self.counts()).finish()
+    }
+}
+
 impl Policy {
     /// Compiles documents that have been found consistent.
     ///
@@ -86,10 +101,10 @@ impl Policy {
     }
 
     fn open(buffer: Box<[u8]>) -> Result<Self, Damaged> {
-        let opened = Opened::read(&buffer)?;
-        let digest = format!("sha256:{}", hex::encode(Sha256::digest(&buffer)));
-        let actions = ActionMemo::new(opened.units);
-        Ok(Self { buffer, opened, digest, actions })
+        let opened = Opened::try_new(buffer, |buffer| View::open(buffer))?;
+        let digest = format!("sha256:{}", hex::encode(Sha256::digest(opened.borrow_owner())));
+        let actions = ActionMemo::new(opened.borrow_dependent().units);
+        Ok(Self { opened, digest, actions })
     }
 
     /// `sha256:` and 64 hexadecimal digits over the compiled form: equal for equal documents, in whatever order and
@@ -100,16 +115,14 @@ impl Policy {
 
     /// How many of each it holds.
     pub fn counts(&self) -> Counts {
-        let Ok(view) = self.view() else {
-            return Counts::default();
-        };
+        let view = self.view();
         Counts {
             role_definitions: view.roles.len(),
             role_assignments: view.entries.len(),
             deny_assignments: view.denies.len(),
             principals: view.principals.len(),
             scopes: view.scopes.len(),
-            bytes: self.buffer.len(),
+            bytes: self.opened.borrow_owner().len(),
         }
     }
 
@@ -119,16 +132,16 @@ impl Policy {
     ///
     /// [`Undecided`] when the policy does not suffice to decide. It is never a decision.
     pub fn evaluate(&self, request: &CheckRequest<'_>) -> Result<Evaluation, Undecided> {
-        let view = self.view()?;
-        let place = evaluate::locate(&view, request.scope)?;
-        let evaluation = self.actions.with(&view, request.action, request.plane, |actions| {
-            evaluate::evaluate(&view, request, place, actions)
+        let view = self.view();
+        let place = evaluate::locate(view, request.scope)?;
+        let evaluation = self.actions.with(view, request.action, request.plane, |actions| {
+            evaluate::evaluate(view, request, place, actions)
         })?;
         Ok(evaluation)
     }
 
     #[inline]
-    fn view(&self) -> Result<View<'_>, Damaged> {
-        self.opened.view(&self.buffer)
+    fn view(&self) -> &View<'_> {
+        self.opened.borrow_dependent()
     }
 }

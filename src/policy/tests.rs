@@ -133,7 +133,16 @@ fn a_deny_at_a_management_group_needs_the_hierarchy() {
     assert_eq!(policy.evaluate(&request("alice", "A.B/c/read", SUB)), Err(unknown));
     assert!(policy.evaluate(&request("alice", "A.B/c/read", "/")).is_ok(), "lies in no management group");
 
-    documents.subscriptions.push(Subscription { id: text(SUB_ID), parent: text("CORP") });
+    documents.subscriptions.push(Subscription { id: text(SUB_ID), parent: text("team") });
+    let asked = request("alice", "A.B/c/read", SUB);
+    assert!(compile(&documents).evaluate(&asked).is_err(), "nobody says what team hangs in");
+    documents.management_groups.push(ManagementGroup { name: text("Team"), parent: Some(text("root")) });
+    assert!(compile(&documents).evaluate(&asked).is_err(), "nobody says what root hangs in");
+    documents.management_groups.push(ManagementGroup { name: text("root"), parent: None });
+    assert!(compile(&documents).evaluate(&asked).is_ok(), "known to the top, and corp is not on the way");
+
+    documents.management_groups.clear();
+    documents.subscriptions = vec![Subscription { id: text(SUB_ID), parent: text("CORP") }];
     let policy = compile(&documents);
     assert!(matches!(
         policy.evaluate(&request("alice", "A.B/c/read", SUB)).unwrap().decision,
@@ -212,7 +221,7 @@ fn a_damaged_buffer_never_panics() {
         permissions: role("x", "x", &["*/delete"]).permissions,
         ..Default::default()
     });
-    let whole = compile(&documents).buffer.to_vec();
+    let whole = compile(&documents).opened.borrow_owner().to_vec();
     let target = format!("{SUB}/resourceGroups/app/providers/A.B/c/d");
     for position in 0..whole.len() {
         for flip in [0x01, 0x80, 0xFF] {
