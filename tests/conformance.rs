@@ -32,15 +32,25 @@ use postern::authorizer::{Authorizer, CacheSettings};
 use postern::cache::CachePolicy;
 use postern::clock::Clock;
 use postern::documents::{Lenience, load, load_texts};
+use postern::metrics::Metrics;
 use postern::model::{
     Action, CheckRequest, Decision, DenyAssignment, DenyEffect, Documents, Group, ManagementGroup,
     PermissionBlock, Plane, PrincipalId, Problems, RoleAssignment, RoleDefinition, Scope, Severity, Spanned,
     Subject, Subscription, Undecided, Wildcards, pattern_matches,
 };
 use postern::policy::{CompileOptions, Evaluation, Policy};
-use postern::snapshot::{Snapshot, cell};
+use postern::proto::v1;
+use postern::proto::v1::authorization_service_client::AuthorizationServiceClient;
+use postern::proto::v1::batch_check_item_result::Outcome as Item;
+use postern::server::Transport;
+use postern::server::grpc::{self, AuthorizationApi, GrpcSettings};
+use postern::server::health::Health;
+use postern::snapshot::{PolicyWriter, Snapshot, cell};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic_types::StatusExt;
 
 const FILES: [(&str, &str, usize); 5] = [
     ("action-match", include_str!("cases/action-match.jsonl"), 27),
@@ -49,7 +59,7 @@ const FILES: [(&str, &str, usize); 5] = [
     ("deny", include_str!("cases/deny.jsonl"), 16),
     ("clarifications", include_str!("cases/clarifications.jsonl"), CLARIFICATIONS),
 ];
-const CLARIFICATIONS: usize = 251;
+const CLARIFICATIONS: usize = 255;
 /// Cases whose `given` carries a condition: refused until conditions are supported.
 const WITH_CONDITIONS: usize = 10;
 /// The code of that refusal.
@@ -161,7 +171,15 @@ trait Path {
 
 /// Every path; each runs every case.
 fn paths() -> Vec<Box<dyn Path>> {
-    vec![Box::new(Library), Box::new(Cacheless), Box::new(Cold), Box::new(Warm), Box::new(Swapped)]
+    vec![
+        Box::new(Library),
+        Box::new(Cacheless),
+        Box::new(Cold),
+        Box::new(Warm),
+        Box::new(Swapped),
+        Box::new(Grpc::start(Call::Check)),
+        Box::new(Grpc::start(Call::BatchCheck)),
+    ]
 }
 
 // === reading cases ===
@@ -476,6 +494,169 @@ impl Path for Swapped {
             assert_eq!(ask(&authorizer, request, true), first, "asked again");
             first
         })
+    }
+}
+
+// === the paths over gRPC ===
+
+/// Which call asks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Check,
+    BatchCheck,
+}
+
+/// A server on a Unix socket with the policy of each case swapped in. Every question is asked twice, so that it is
+/// answered with the cache cold and warm.
+struct Grpc {
+    call: Call,
+    runtime: tokio::runtime::Runtime,
+    client: AuthorizationServiceClient<Channel>,
+    writer: PolicyWriter,
+    _socket: tempfile::TempDir,
+}
+
+impl Grpc {
+    fn start(call: Call) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let socket = tempfile::tempdir().unwrap();
+        let path = socket.path().join("s");
+        let (writer, reader) = cell();
+        let client = runtime.block_on(async {
+            let settings =
+                GrpcSettings { max_batch_items: 10, max_request_bytes: 1 << 20, reflection: false };
+            let authorizer = Authorizer::new(reader, ALWAYS, Clock::system());
+            let api =
+                AuthorizationApi::new(authorizer, settings, Transport::Unix, &Metrics::new("", ""), None);
+            let router = grpc::router(api, &Health::new().await, settings).unwrap();
+            let listener = UnixListenerStream::new(tokio::net::UnixListener::bind(&path).unwrap());
+            tokio::spawn(router.serve_with_incoming(listener));
+            let channel = Endpoint::try_from(format!("unix://{}", path.display())).unwrap();
+            AuthorizationServiceClient::new(channel.connect().await.unwrap())
+        });
+        Self { call, runtime, client, writer, _socket: socket }
+    }
+
+    fn check(&mut self, request: &Request, cached: bool) -> Outcome {
+        let wire = v1::CheckRequest {
+            subject: Some(subject(request)),
+            action: Some(action(request)),
+            resource: Some(resource(request)),
+            ..Default::default()
+        };
+        match self.runtime.block_on(self.client.check(wire)) {
+            Ok(answer) => outcome_of_wire(answer.into_inner().result.unwrap(), cached),
+            Err(status) => {
+                let details = status.get_error_details();
+                if let Some(info) = details.error_info() {
+                    return Outcome::Undecided(info.reason.to_ascii_lowercase());
+                }
+                assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status}");
+                let fields = details.bad_request().unwrap().field_violations.iter();
+                invalid(fields.map(|violation| violation.field.as_str()))
+            }
+        }
+    }
+
+    /// Between two others that cannot be decided, to see that they do not disturb each other.
+    fn batch(&mut self, request: &Request, cached: bool) -> Outcome {
+        let item = v1::BatchCheckItem {
+            action: Some(action(request)),
+            resource: Some(resource(request)),
+            ..Default::default()
+        };
+        let broken = v1::BatchCheckItem { action: None, ..item.clone() };
+        let wire = v1::BatchCheckRequest {
+            subject: Some(subject(request)),
+            items: vec![broken.clone(), item, broken],
+            ..Default::default()
+        };
+        let answer = self.runtime.block_on(self.client.batch_check(wire)).unwrap().into_inner();
+        let [before, asked, after] = <[_; 3]>::try_from(answer.results).unwrap();
+        for broken in [before, after] {
+            assert!(matches!(broken.outcome, Some(Item::Error(_))), "the broken items stay broken");
+        }
+        match asked.outcome.unwrap() {
+            Item::Result(result) => outcome_of_wire(result, cached),
+            Item::Error(error) if error.code == tonic::Code::InvalidArgument as i32 => {
+                invalid(error.field_violations.iter().map(|violation| violation.field.as_str()))
+            }
+            Item::Error(error) => {
+                assert_eq!(error.code, tonic::Code::FailedPrecondition as i32, "{}", error.message);
+                Outcome::Undecided("unknown_hierarchy".to_owned())
+            }
+        }
+    }
+}
+
+impl Path for Grpc {
+    fn name(&self) -> &'static str {
+        match self.call {
+            Call::Check => "gRPC, Check, cold and warm",
+            Call::BatchCheck => "gRPC, BatchCheck, cold and warm",
+        }
+    }
+
+    fn decide(&mut self, trial: &Trial) -> Outcome {
+        match compile(trial) {
+            Err(refused) => return refused,
+            Ok(policy) => drop(self.writer.activate(policy, 0, Timestamp::UNIX_EPOCH)),
+        }
+        let mut ask = |cached| match self.call {
+            Call::Check => self.check(&trial.request, cached),
+            Call::BatchCheck => self.batch(&trial.request, cached),
+        };
+        let cold = ask(false);
+        assert_eq!(ask(true), cold, "asked again");
+        cold
+    }
+}
+
+fn subject(request: &Request) -> v1::Subject {
+    v1::Subject {
+        principal_id: request.principal.clone(),
+        group_ids: request.groups.clone(),
+        ..Default::default()
+    }
+}
+
+fn action(request: &Request) -> v1::Action {
+    v1::Action { name: request.action.clone(), data_action: request.is_data_action, ..Default::default() }
+}
+
+fn resource(request: &Request) -> v1::Resource {
+    v1::Resource { scope: request.resource.clone(), ..Default::default() }
+}
+
+/// `resource.scope` and `items[1].resource.scope` are the resource.
+fn invalid<'a>(fields: impl Iterator<Item = &'a str>) -> Outcome {
+    let fields: Vec<&str> =
+        fields.map(|field| field.trim_start_matches("items[1].").trim_end_matches(".scope")).collect();
+    Outcome::Invalid(fields.join(", "))
+}
+
+fn outcome_of_wire(result: v1::CheckResult, cached: bool) -> Outcome {
+    assert_eq!(result.cached, cached, "whether the answer comes from the cache");
+    assert!(!result.reason.is_empty(), "a sentence");
+    let name = |id: &str| id.rsplit('/').next().filter(|name| !name.is_empty()).map(str::to_owned);
+    let mut audited: Vec<String> =
+        result.audited_deny_assignment_ids.iter().filter_map(|id| name(id)).collect();
+    audited.sort();
+    let (decision, reasons) = match result.decision() {
+        v1::Decision::Allowed => ("Allowed", vec![v1::ReasonCode::RoleAssignment]),
+        v1::Decision::NotAllowed => {
+            ("NotAllowed", vec![v1::ReasonCode::NoRoleAssignment, v1::ReasonCode::ActionNotGranted])
+        }
+        v1::Decision::Denied => ("Denied", vec![v1::ReasonCode::DenyAssignment]),
+        v1::Decision::Unspecified => panic!("a decision is always set"),
+    };
+    assert!(reasons.contains(&result.reason_code()), "{:?} for {decision}", result.reason_code());
+    assert_eq!(result.role_definition_id.is_empty(), decision != "Allowed", "the role that grants");
+    Outcome::Decided {
+        decision: decision.to_owned(),
+        assignment: name(&result.role_assignment_id),
+        deny: name(&result.deny_assignment_id),
+        audited,
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) const NONE: u32 = u32::MAX;
 pub(super) const ROOT: u32 = 0;
 
 /// Scopes of more levels are refused in a policy; of a target only this many levels can be known.
-pub(super) const MAX_LEVELS: usize = 40;
+pub(super) const MAX_LEVELS: usize = 48;
 
 const MAGIC: [u8; 8] = *b"POSTERN\0";
 const FORMAT: u32 = 1;

@@ -193,27 +193,39 @@ fn hits(
     here && named && !excluded && deny.permissions.iter().any(|block| block_matches(block, question))
 }
 
-/// Section 9, row 37: an enforced deny at a management group, and nobody knows what hangs below it.
+/// Section 9, row 37: an enforced deny at a management group that may lie above the target, for all that is known.
+///
+/// The way up from the target is known as far as the documents say what hangs in what. It is known to its top when it
+/// ends in a group that has a document of its own without a parent. Else whatever is not on the known part may be on
+/// the rest.
 fn hierarchy_is_missing(documents: &Documents, target: &str) -> bool {
-    let reaches_down = documents.deny_assignments.iter().any(|deny| {
-        deny.effect == DenyEffect::Enforced
-            && !deny.do_not_apply_to_child_scopes
-            && management_group_itself(&normal(&deny.scope.value)).is_some()
-    });
-    if !reaches_down {
+    let mut way = Vec::new();
+    let mut next = if let Some(subscription) = holding_subscription(target) {
+        parent_of_subscription(documents, &subscription)
+    } else if let Some(group) = holding_management_group(target) {
+        Some(group)
+    } else {
         return false;
+    };
+    let mut to_the_top = false;
+    while let Some(group) = next {
+        let group = group.to_ascii_lowercase();
+        let of_its_own: Vec<_> = documents
+            .management_groups
+            .iter()
+            .filter(|entry| entry.name.value.to_ascii_lowercase() == group)
+            .collect();
+        next = of_its_own.iter().find_map(|entry| entry.parent.as_ref().map(|parent| parent.value.clone()));
+        to_the_top = !of_its_own.is_empty() && next.is_none();
+        way.push(group);
     }
-    if let Some(subscription) = holding_subscription(target) {
-        return parent_of_subscription(documents, &subscription).is_none();
-    }
-    if let Some(group) = holding_management_group(target) {
-        let is_it = |name: &str| name.to_ascii_lowercase() == group;
-        let mentioned = documents.management_groups.iter().any(|entry| {
-            is_it(&entry.name.value) || entry.parent.as_ref().is_some_and(|parent| is_it(&parent.value))
-        }) || documents.subscriptions.iter().any(|entry| is_it(&entry.parent.value));
-        return !mentioned;
-    }
-    false
+    !to_the_top
+        && documents.deny_assignments.iter().any(|deny| {
+            deny.effect == DenyEffect::Enforced
+                && !deny.do_not_apply_to_child_scopes
+                && management_group_itself(&normal(&deny.scope.value))
+                    .is_some_and(|group| !way.contains(&group.to_ascii_lowercase()))
+        })
 }
 
 // === section 1.5 ===
