@@ -41,54 +41,24 @@ impl Guid {
     }
 }
 
+#[inline]
 fn dashed_guid(text: &[u8; 36]) -> Option<Guid> {
-    let &[
-        a0,
-        a1,
-        a2,
-        a3,
-        a4,
-        a5,
-        a6,
-        a7,
-        b'-',
-        b0,
-        b1,
-        b2,
-        b3,
-        b'-',
-        c0,
-        c1,
-        c2,
-        c3,
-        b'-',
-        d0,
-        d1,
-        d2,
-        d3,
-        b'-',
-        e0,
-        e1,
-        e2,
-        e3,
-        e4,
-        e5,
-        e6,
-        e7,
-        e8,
-        e9,
-        e10,
-        e11,
-    ] = text
-    else {
-        return None;
-    };
-    guid_of([
-        [a0, a1, a2, a3, a4, a5, a6, a7],
-        [b0, b1, b2, b3, c0, c1, c2, c3],
-        [d0, d1, d2, d3, e0, e1, e2, e3],
-        [e4, e5, e6, e7, e8, e9, e10, e11],
-    ])
+    let (a, rest) = text.split_first_chunk::<8>()?;
+    let (dash_b, rest) = rest.split_first_chunk::<5>()?;
+    let (dash_c, rest) = rest.split_first_chunk::<5>()?;
+    let (dash_d, rest) = rest.split_first_chunk::<5>()?;
+    let (dash_e, rest) = rest.split_first_chunk::<5>()?;
+    let &[b'-', ref b @ ..] = dash_b else { return None };
+    let &[b'-', ref c @ ..] = dash_c else { return None };
+    let &[b'-', ref d @ ..] = dash_d else { return None };
+    let &[b'-', ref e @ ..] = dash_e else { return None };
+    let f = rest.first_chunk::<8>()?;
+    guid_of([*a, eight(b, c), eight(d, e), *f])
+}
+
+#[inline]
+fn eight(first: &[u8; 4], second: &[u8; 4]) -> [u8; 8] {
+    (u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*second)) << 32).to_le_bytes()
 }
 
 #[inline]
