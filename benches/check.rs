@@ -146,10 +146,14 @@ fn warm<'a>(request: &CheckRequest<'a>) -> CheckRequest<'a> {
 }
 
 fn authorizer(size: usize, policy: CachePolicy) -> Authorizer {
+    warmed(size, policy, &fixture(size).questions)
+}
+
+fn warmed(size: usize, policy: CachePolicy, questions: &[Question]) -> Authorizer {
     let (mut writer, reader) = cell();
     writer.activate(compile(&fixture(size).tenant), 0, Timestamp::UNIX_EPOCH);
     let authorizer = Authorizer::new(reader, CacheSettings { policy, max_bytes: 64 << 20 }, Clock::system());
-    for question in &fixture(size).questions {
+    for question in questions {
         check(&authorizer, question);
     }
     authorizer
@@ -189,6 +193,22 @@ fn authorizer_cache_cold(bencher: Bencher<'_, '_>, size: usize) {
 fn authorizer_cache_hot(bencher: Bencher<'_, '_>, size: usize) {
     let authorizer = authorizer(size, CachePolicy::CostAtLeast(0));
     let mut pool = Pool::new(&fixture(size).questions);
+    bencher.with_inputs(|| pool.next().clone()).bench_local_refs(|question| check(&authorizer, question));
+}
+
+/// 200 groups and eleven levels, evaluated each time.
+#[divan::bench(args = SIZES, sample_count = 2048, sample_size = 16)]
+fn authorizer_heavy_cache_off(bencher: Bencher<'_, '_>, size: usize) {
+    let authorizer = warmed(size, CachePolicy::Off, &fixture(size).heavy);
+    let mut pool = Pool::new(&fixture(size).heavy);
+    bencher.with_inputs(|| pool.next().clone()).bench_local_refs(|question| check(&authorizer, question));
+}
+
+/// 200 groups and eleven levels, from the cache.
+#[divan::bench(args = SIZES, sample_count = 2048, sample_size = 16)]
+fn authorizer_heavy_cache_hot(bencher: Bencher<'_, '_>, size: usize) {
+    let authorizer = warmed(size, CachePolicy::CostAtLeast(0), &fixture(size).heavy);
+    let mut pool = Pool::new(&fixture(size).heavy);
     bencher.with_inputs(|| pool.next().clone()).bench_local_refs(|question| check(&authorizer, question));
 }
 
