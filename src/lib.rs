@@ -41,16 +41,20 @@
 //!
 //! The modules are layers; ARCHITECTURE.md says who may import whom, and `tests/layers.rs` keeps it.
 
+pub mod agent;
 pub mod app;
+pub mod authoring;
 pub mod authorizer;
 pub mod cache;
 pub mod cli;
 pub mod clock;
+pub mod condition;
 pub mod config;
 pub mod documents;
 pub mod drain;
 pub mod metrics;
 pub mod model;
+pub mod pim;
 pub mod policy;
 pub mod proto;
 pub mod readiness;

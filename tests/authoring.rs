@@ -1,0 +1,887 @@
+//! The rules of writes: the examples of the reference, and tables for what they leave out.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests"
+)]
+
+use postern::authoring::{
+    ConditionFacts, Deleted, DenyAssignmentBody, Effect, Existing, Findings, Hierarchy, Judge, Limits,
+    Origin, PermissionBody, PrincipalBody, RoleAssignmentBody, RoleDefinitionBody,
+};
+use postern::model::{
+    At, DenyAssignment, Documents, ManagementGroup, PermissionBlock, RoleAssignment, RoleDefinition, Scope,
+    Severity, SourceFile, Spanned, Subscription,
+};
+use serde_json::Value;
+
+/// In the place of the parser, which is not this module's.
+fn read_condition(text: &str) -> Result<ConditionFacts, String> {
+    if text.contains("broken") {
+        return Err("the condition is broken".into());
+    }
+    Ok(ConditionFacts { guid_operators: text.contains("Guid") })
+}
+
+fn judge() -> Judge<'static> {
+    Judge::new(&read_condition)
+}
+
+fn text(value: impl Into<String>) -> Spanned<String> {
+    Spanned::new(value.into(), At::default())
+}
+
+// === the examples ===
+
+/// An object whose every field must be taken: what nobody reads, a test would skip in silence.
+struct Fields<'a>(&'a str, Vec<(&'a str, &'a Value)>);
+
+impl<'a> Fields<'a> {
+    fn new(place: &'a str, value: &'a Value) -> Self {
+        let object = value.as_object().unwrap_or_else(|| panic!("{place}: no object: {value}"));
+        Self(place, object.iter().map(|(name, value)| (name.as_str(), value)).collect())
+    }
+
+    fn take(&mut self, name: &str) -> Option<&'a Value> {
+        let at = self.1.iter().position(|(found, _)| *found == name)?;
+        Some(self.1.remove(at).1).filter(|value| !value.is_null())
+    }
+
+    fn text(&mut self, name: &str) -> Option<Spanned<String>> {
+        self.take(name).map(|value| text(value.as_str().expect(name)))
+    }
+
+    fn must(&mut self, name: &str) -> Spanned<String> {
+        self.text(name).unwrap_or_else(|| panic!("{}: no `{name}`", self.0))
+    }
+
+    fn list(&mut self, name: &str) -> &'a [Value] {
+        self.take(name).map_or(&[], |value| value.as_array().expect(name))
+    }
+
+    fn texts(&mut self, name: &str) -> Vec<Spanned<String>> {
+        self.list(name).iter().map(|value| text(value.as_str().expect(name))).collect()
+    }
+
+    fn end(self) {
+        assert!(self.1.is_empty(), "{}: unknown fields {:?}", self.0, self.1);
+    }
+}
+
+fn role_assignment(id: &str, value: &Value) -> RoleAssignmentBody {
+    let mut fields = Fields::new(id, value);
+    let body = RoleAssignmentBody {
+        at: At::default(),
+        name: fields.must("name"),
+        scope: fields.must("scope"),
+        role_definition_id: fields.must("roleDefinitionId"),
+        principal_id: fields.must("principalId"),
+        principal_type: fields.text("principalType"),
+        description: fields.text("description"),
+        condition: fields.text("condition"),
+        condition_version: fields.text("conditionVersion"),
+    };
+    fields.end();
+    body
+}
+
+fn permissions(id: &str, fields: &mut Fields<'_>) -> Vec<PermissionBody> {
+    let entry = |value| {
+        let mut fields = Fields::new(id, value);
+        let entry = PermissionBody {
+            at: At::default(),
+            actions: fields.texts("actions"),
+            not_actions: fields.texts("notActions"),
+            data_actions: fields.texts("dataActions"),
+            not_data_actions: fields.texts("notDataActions"),
+            condition: None,
+        };
+        fields.end();
+        entry
+    };
+    fields.list("permissions").iter().map(entry).collect()
+}
+
+fn role_definition(id: &str, value: &Value) -> RoleDefinitionBody {
+    let mut fields = Fields::new(id, value);
+    let body = RoleDefinitionBody {
+        at: At::default(),
+        id: fields.must("id"),
+        role_name: fields.must("roleName"),
+        built_in: false,
+        description: fields.text("description"),
+        permissions: permissions(id, &mut fields),
+        assignable_scopes: fields.texts("assignableScopes"),
+    };
+    fields.end();
+    body
+}
+
+fn principals(id: &str, list: &[Value]) -> Vec<PrincipalBody> {
+    let read = |value| {
+        let mut fields = Fields::new(id, value);
+        let principal = PrincipalBody { id: fields.must("id"), principal_type: fields.text("type") };
+        fields.end();
+        principal
+    };
+    list.iter().map(read).collect()
+}
+
+fn deny_assignment(id: &str, value: &Value) -> DenyAssignmentBody {
+    let mut fields = Fields::new(id, value);
+    let body = DenyAssignmentBody {
+        name: fields.text("name"),
+        deny_assignment_name: fields.text("denyAssignmentName"),
+        scope: fields.must("scope"),
+        permissions: permissions(id, &mut fields),
+        principals: principals(id, fields.list("principals")),
+        exclude_principals: fields
+            .take("excludePrincipals")
+            .map(|value| principals(id, value.as_array().unwrap())),
+        ..DenyAssignmentBody::default()
+    };
+    fields.end();
+    body
+}
+
+#[test]
+fn examples_of_the_reference() {
+    let cases = include_str!("cases/validation.jsonl");
+    let mut count = 0;
+    for line in cases.lines() {
+        let case: Value = serde_json::from_str(line).unwrap();
+        let id = case["id"].as_str().unwrap();
+        let mut fields = Fields::new(id, &case);
+        assert_eq!(fields.must("area").value, "validation");
+        let _told = (fields.take("id"), fields.take("source"), fields.take("basis"), fields.take("note"));
+        let mut given = Fields::new(id, fields.take("given").unwrap());
+        let mut request = Fields::new(id, fields.take("request").unwrap());
+        let mut expect = Fields::new(id, fields.take("expect").unwrap());
+        fields.end();
+
+        let mut existing = Existing::default();
+        for role in given.list("role_definitions") {
+            existing.insert_role_definition(role_definition(id, role));
+        }
+        for assignment in given.list("role_assignments") {
+            existing.insert_role_assignment(role_assignment(id, assignment));
+        }
+        if let Some(counts) = given.take("existing_assignment_count") {
+            for (scope, more) in counts.as_object().unwrap() {
+                existing.count_more_assignments(scope, usize::try_from(more.as_u64().unwrap()).unwrap());
+            }
+        }
+        if let Some(more) = given.take("custom_role_count") {
+            existing.count_more_custom_roles(usize::try_from(more.as_u64().unwrap()).unwrap());
+        }
+        given.end();
+
+        let body = request.take("body").unwrap();
+        let judge = judge();
+        // The version that is stored, where a condition is.
+        let judged: Result<Option<Spanned<String>>, Findings> = match request.must("op").value.as_str() {
+            "putRoleAssignment" => judge
+                .put_role_assignment(&existing, &role_assignment(id, body))
+                .map(|written| written.stored.condition_version),
+            "putRoleDefinition" => {
+                judge.put_role_definition(&existing, &role_definition(id, body)).map(|_| None)
+            }
+            "putDenyAssignment" => {
+                judge.put_deny_assignment(&existing, &deny_assignment(id, body)).map(|_| None)
+            }
+            "deleteRoleAssignment" => {
+                let mut body = Fields::new(id, body);
+                let (name, scope) = (body.must("name"), body.must("scope"));
+                body.end();
+                judge.delete_role_assignment(&existing, &name, &scope, false).map(|_| None)
+            }
+            "deleteRoleDefinition" => {
+                let mut body = Fields::new(id, body);
+                let role = body.must("id");
+                body.end();
+                judge.delete_role_definition(&existing, &role).map(|_| None)
+            }
+            other => panic!("{id}: {other}"),
+        };
+        request.end();
+
+        assert_eq!(judged.is_ok(), expect.take("accepted").unwrap().as_bool().unwrap(), "{id}: {judged:?}");
+        match &judged {
+            Ok(version) => {
+                if let Some(stored) = expect.take("stored") {
+                    let mut stored = Fields::new(id, stored);
+                    assert_eq!(version.as_ref(), stored.text("conditionVersion").as_ref(), "{id}");
+                    stored.end();
+                }
+            }
+            Err(findings) => {
+                assert_eq!(findings.first().unwrap().code, expect.must("error").value, "{id}");
+                assert_eq!(findings.iter().count(), 1, "{id}: {findings:?}");
+            }
+        }
+        expect.end();
+        count += 1;
+    }
+    println!("validation: {count} examples");
+    assert_eq!(count, 30);
+}
+
+// === tables of our own ===
+
+const SUB: &str = "/subscriptions/11111111-1111-1111-1111-111111111111";
+const OTHER: &str = "/subscriptions/22222222-2222-2222-2222-222222222222";
+const CORP: &str = "/providers/Microsoft.Management/managementGroups/corp";
+const READER: &str = "acdd72a7-3385-48ef-bd42-f606fba81ae7";
+const OWNER: &str = "8e3af657-a8ff-443c-a75c-2fe8c4bcb635";
+const CUSTOM: &str = "c0000000-0000-4000-8000-000000000001";
+const NAME: &str = "77777777-7777-4777-8777-777777777771";
+const EVERYONE: &str = "00000000-0000-0000-0000-000000000000";
+
+fn name(number: usize) -> String {
+    format!("77777777-7777-4777-8777-{number:012}")
+}
+
+fn assign(scope: &str, role: &str) -> RoleAssignmentBody {
+    RoleAssignmentBody {
+        name: text(NAME),
+        scope: text(scope),
+        role_definition_id: text(role),
+        principal_id: text("000000a1-0000-4000-8000-0000000000a1"),
+        principal_type: Some(text("User")),
+        ..RoleAssignmentBody::default()
+    }
+}
+
+fn custom() -> RoleDefinitionBody {
+    RoleDefinitionBody {
+        id: text(CUSTOM),
+        role_name: text("Ops"),
+        permissions: vec![PermissionBody { actions: vec![text("A.B/*/read")], ..PermissionBody::default() }],
+        assignable_scopes: vec![text(SUB)],
+        ..RoleDefinitionBody::default()
+    }
+}
+
+fn deny() -> DenyAssignmentBody {
+    DenyAssignmentBody {
+        name: Some(text(NAME)),
+        deny_assignment_name: Some(text("no deletes")),
+        scope: text(SUB),
+        permissions: vec![PermissionBody { actions: vec![text("*/delete")], ..PermissionBody::default() }],
+        principals: vec![PrincipalBody { id: text("alice"), principal_type: Some(text("User")) }],
+        ..DenyAssignmentBody::default()
+    }
+}
+
+fn principal(id: &str, kind: &str) -> PrincipalBody {
+    PrincipalBody { id: text(id), principal_type: Some(text(kind)) }
+}
+
+fn codes<T: std::fmt::Debug>(judged: Result<T, Findings>) -> Vec<&'static str> {
+    judged.map_or_else(|findings| findings.iter().map(|(_, problem)| problem.code).collect(), |_| Vec::new())
+}
+
+fn put(existing: &Existing, body: &RoleAssignmentBody) -> Vec<&'static str> {
+    codes(judge().put_role_assignment(existing, body))
+}
+
+fn define(existing: &Existing, body: &RoleDefinitionBody) -> Vec<&'static str> {
+    codes(judge().put_role_definition(existing, body))
+}
+
+#[test]
+fn assignments_up_to_the_limit() {
+    for (at, count_at, limit) in [
+        (SUB, SUB, 4_000),
+        ("/subscriptions/11111111-1111-1111-1111-111111111111/resourceGroups/a", SUB, 4_000),
+        (CORP, CORP, 500),
+        ("/providers/microsoft.management/managementgroups/CORP", CORP, 500),
+    ] {
+        let mut existing = Existing::default();
+        existing.count_more_assignments(count_at, limit - 1);
+        assert_eq!(put(&existing, &assign(at, READER)), Vec::<&str>::new(), "{at}");
+        existing
+            .insert_role_assignment(RoleAssignmentBody { name: text(name(1)), ..assign(count_at, OWNER) });
+        assert_eq!(put(&existing, &assign(at, READER)), ["RoleAssignmentLimitExceeded"], "{at}");
+        assert!(put(&existing, &assign(OTHER, READER)).is_empty(), "counted apart");
+        existing.remove_role_assignment(&name(1));
+        assert!(put(&existing, &assign(at, READER)).is_empty(), "room again");
+        // An update needs no room.
+        existing.insert_role_assignment(assign(at, READER));
+        assert!(put(&existing, &assign(at, READER)).is_empty());
+    }
+    let mut existing = Existing::default();
+    existing.count_more_assignments(SUB, 2);
+    let judge = Judge { limits: Limits { assignments_per_subscription: 2, ..Limits::AZURE }, ..judge() };
+    assert_eq!(
+        codes(judge.put_role_assignment(&existing, &assign(SUB, READER))),
+        ["RoleAssignmentLimitExceeded"]
+    );
+}
+
+#[test]
+fn texts_up_to_the_limit() {
+    let existing = Existing::default();
+    // (field, length, unit): "ä" has two bytes and is one character.
+    for (length, expected) in [(1_024, vec![]), (1_025, vec!["InvalidRoleAssignment"])] {
+        let body = RoleAssignmentBody { description: Some(text("ä".repeat(length))), ..assign(SUB, READER) };
+        assert_eq!(put(&existing, &body), expected, "description of an assignment, bytes");
+    }
+    for (length, expected) in [(4_096, vec![]), (4_097, vec!["InvalidCondition"])] {
+        let body = RoleAssignmentBody { condition: Some(text("ä".repeat(length))), ..assign(SUB, READER) };
+        assert_eq!(put(&existing, &body), expected, "condition, bytes");
+    }
+    for (length, expected) in [(512, vec![]), (513, vec!["InvalidRoleDefinition"])] {
+        let body = RoleDefinitionBody { role_name: text("ä".repeat(length)), ..custom() };
+        assert_eq!(define(&existing, &body), expected, "display name, characters");
+    }
+    for (length, expected) in [(2_048, vec![]), (2_049, vec!["InvalidRoleDefinition"])] {
+        let body = RoleDefinitionBody { description: Some(text("ä".repeat(length))), ..custom() };
+        assert_eq!(define(&existing, &body), expected, "description of a role, characters");
+    }
+    for (length, expected) in [(2_000, vec![]), (2_001, vec!["InvalidAssignableScope"])] {
+        let scopes = (0..length).map(|number| text(format!("{SUB}/resourceGroups/g{number}"))).collect();
+        let body = RoleDefinitionBody { assignable_scopes: scopes, ..custom() };
+        assert_eq!(define(&existing, &body), expected, "assignable scopes");
+    }
+}
+
+#[test]
+fn custom_roles_up_to_the_limit() {
+    for (limits, limit) in [(Limits::AZURE, 5_000), (Limits::CHINA, 2_000)] {
+        let judge = Judge { limits, ..judge() };
+        let mut existing = Existing::default();
+        existing.count_more_custom_roles(limit - 1);
+        existing.insert_role_definition(RoleDefinitionBody {
+            id: text(READER),
+            role_name: text("Reader"),
+            built_in: true,
+            ..custom()
+        });
+        assert!(
+            codes(judge.put_role_definition(&existing, &custom())).is_empty(),
+            "built-in roles do not count"
+        );
+        existing.count_more_custom_roles(1);
+        assert_eq!(codes(judge.put_role_definition(&existing, &custom())), ["RoleDefinitionLimitExceeded"]);
+        existing.insert_role_definition(custom());
+        let written = judge.put_role_definition(&existing, &custom()).unwrap();
+        assert_eq!(written.effect, Effect::Update, "an update needs no room");
+    }
+}
+
+#[test]
+fn names_and_triples_of_assignments() {
+    let mut existing = Existing::default();
+    existing.insert_role_assignment(assign(SUB, READER));
+    let same = |body: RoleAssignmentBody| {
+        judge().put_role_assignment(&existing, &body).map(|written| written.effect)
+    };
+    assert_eq!(same(assign(SUB, READER)), Ok(Effect::Update));
+    // Spelled otherwise, the same.
+    let full_id =
+        format!("{SUB}/providers/Microsoft.Authorization/roleDefinitions/{}", READER.to_uppercase());
+    let respelled = RoleAssignmentBody {
+        name: text(NAME.to_uppercase()),
+        principal_id: text("{000000A1-0000-4000-8000-0000000000A1}"),
+        description: Some(text("new")),
+        ..assign(&format!("{}/", SUB.to_uppercase()), &full_id)
+    };
+    let written = judge().put_role_assignment(&existing, &respelled).unwrap();
+    assert_eq!(written.effect, Effect::Update);
+    assert_eq!(written.stored.name.value, NAME);
+    assert_eq!(written.stored.role_definition_id.value, READER);
+    assert!(Scope::parse(&written.stored.scope.value).unwrap() == Scope::parse(SUB).unwrap());
+    assert!(!written.stored.scope.value.ends_with('/'));
+
+    let elsewhere = assign(&format!("{SUB}/resourceGroups/a"), READER);
+    assert_eq!(put(&existing, &elsewhere), ["RoleAssignmentUpdateNotPermitted"]);
+    assert_eq!(put(&existing, &assign(SUB, OWNER)), ["RoleAssignmentUpdateNotPermitted"]);
+    let renamed = RoleAssignmentBody { name: text(name(2)), ..assign(SUB, READER) };
+    assert_eq!(put(&existing, &renamed), ["RoleAssignmentExists"]);
+    // Both at once: the name is another's, the triple as well.
+    existing.insert_role_assignment(RoleAssignmentBody { name: text(name(2)), ..assign(SUB, OWNER) });
+    assert_eq!(put(&existing, &renamed), ["RoleAssignmentUpdateNotPermitted", "RoleAssignmentExists"]);
+    existing.remove_role_assignment(NAME);
+    let renamed = RoleAssignmentBody { name: text(name(3)), ..renamed };
+    assert!(put(&existing, &renamed).is_empty(), "nothing left of the one that was removed");
+}
+
+#[test]
+fn everything_wrong_with_an_assignment_at_once() {
+    let body = RoleAssignmentBody {
+        name: text("mine"),
+        scope: text("nowhere"),
+        principal_id: text(""),
+        description: Some(text("x".repeat(2_049))),
+        condition: Some(text("broken")),
+        condition_version: Some(text("1.0")),
+        ..assign(SUB, CUSTOM)
+    };
+    let complete = Judge { roles_complete: true, ..judge() };
+    assert_eq!(
+        codes(complete.put_role_assignment(&Existing::default(), &body)),
+        [
+            "InvalidRoleAssignmentName",
+            "InvalidScope",
+            "RoleDefinitionDoesNotExist",
+            "PrincipalNotFound",
+            "InvalidRoleAssignment",
+            "InvalidCondition",
+            "InvalidCondition",
+        ]
+    );
+}
+
+#[test]
+fn roles_stand_where_they_may_be_assigned() {
+    let mut existing = Existing::default();
+    let group = format!("{SUB}/resourceGroups/App");
+    existing.insert_role_definition(RoleDefinitionBody {
+        assignable_scopes: vec![text(CORP), text(format!("{OTHER}/resourceGroups/app"))],
+        ..custom()
+    });
+    existing.insert_role_definition(RoleDefinitionBody {
+        id: text(READER),
+        role_name: text("Reader"),
+        built_in: true,
+        assignable_scopes: vec![text("/")],
+        ..custom()
+    });
+    let not_there = "RoleAssignmentScopeNotAssignableToRoleDefinition";
+    for (at, ok) in [
+        (CORP, true),
+        (SUB, false),
+        (&group, false),
+        (&format!("{OTHER}/resourceGroups/APP"), true),
+        (&format!("{OTHER}/resourceGroups/app2"), false),
+        (OTHER, false),
+        ("/", false),
+    ] {
+        let expected = if ok { vec![] } else { vec![not_there] };
+        assert_eq!(put(&existing, &assign(at, CUSTOM)), expected, "{at}");
+        assert!(put(&existing, &assign(at, READER)).is_empty(), "{at}");
+    }
+    // With the hierarchy, the management group reaches its subscriptions.
+    existing.hierarchy.put_subscription("11111111-1111-1111-1111-111111111111", "dev");
+    assert_eq!(put(&existing, &assign(SUB, CUSTOM)), [not_there]);
+    existing.hierarchy.put_management_group("Dev", "CORP");
+    assert!(put(&existing, &assign(SUB, CUSTOM)).is_empty());
+    assert!(put(&existing, &assign(&group, CUSTOM)).is_empty());
+    assert!(
+        put(&existing, &assign("/providers/Microsoft.Management/managementGroups/DEV", CUSTOM)).is_empty()
+    );
+}
+
+#[test]
+fn a_circle_of_management_groups_ends() {
+    let mut hierarchy = Hierarchy::default();
+    hierarchy.put_management_group("a", "b");
+    hierarchy.put_management_group("b", "a");
+    let group = |name: &str| format!("/providers/Microsoft.Management/managementGroups/{name}");
+    let (a, corp) = (group("a"), group("corp"));
+    assert!(!hierarchy.applies(Scope::parse(&corp).unwrap(), Scope::parse(&a).unwrap()));
+    assert!(hierarchy.applies(Scope::parse(&group("b")).unwrap(), Scope::parse(&a).unwrap()));
+}
+
+#[test]
+fn data_actions_at_management_groups() {
+    let mut existing = Existing::default();
+    let data = RoleDefinitionBody {
+        permissions: vec![PermissionBody {
+            data_actions: vec![text("A.B/read")],
+            ..PermissionBody::default()
+        }],
+        assignable_scopes: vec![text(CORP), text(SUB)],
+        ..custom()
+    };
+    assert!(define(&existing, &data).is_empty(), "it may be written");
+    existing.insert_role_definition(data.clone());
+    assert_eq!(put(&existing, &assign(CORP, CUSTOM)), ["DataActionsNotAllowedAtManagementGroup"]);
+    assert!(put(&existing, &assign(SUB, CUSTOM)).is_empty());
+    let mut existing = Existing::default();
+    existing.insert_role_definition(RoleDefinitionBody { built_in: true, ..data });
+    assert!(put(&existing, &assign(CORP, CUSTOM)).is_empty(), "built-in roles may");
+}
+
+#[test]
+fn principals_the_directory_does_not_know() {
+    let none = |_: postern::model::PrincipalId<'_>| false;
+    let judge = Judge { principal_exists: &none, ..judge() };
+    let typed = assign(SUB, READER);
+    assert!(codes(judge.put_role_assignment(&Existing::default(), &typed)).is_empty());
+    let untyped = RoleAssignmentBody { principal_type: None, ..typed };
+    assert_eq!(codes(judge.put_role_assignment(&Existing::default(), &untyped)), ["PrincipalNotFound"]);
+}
+
+#[test]
+fn conditions_as_they_are_stored() {
+    let existing = Existing::default();
+    for (condition, version, expected) in [
+        (None, None, Ok(None)),
+        (None, Some("2.0"), Ok(None)),
+        (None, Some("1.0"), Ok(None)),
+        (Some(""), Some(""), Ok(None)),
+        (Some(" \n"), Some("2.0"), Ok(None)),
+        (Some("c"), None, Ok(Some("c"))),
+        (Some("c"), Some(""), Ok(Some("c"))),
+        (Some("c"), Some("2.0"), Ok(Some("c"))),
+        (Some("c"), Some("1.0"), Err("InvalidCondition")),
+        (Some("c"), Some("2"), Err("InvalidCondition")),
+        (Some("broken"), None, Err("InvalidCondition")),
+    ] {
+        let body = RoleAssignmentBody {
+            condition: condition.map(text),
+            condition_version: version.map(text),
+            ..assign(SUB, READER)
+        };
+        let judged = judge().put_role_assignment(&existing, &body);
+        let stored = judged
+            .map(|written| {
+                let version = written.stored.condition_version.map(|version| version.value);
+                assert_eq!(version.as_deref(), written.stored.condition.as_ref().map(|_| "2.0"));
+                written.stored.condition.map(|condition| condition.value)
+            })
+            .map_err(|findings| findings.first().unwrap().code);
+        assert_eq!(
+            stored.as_ref().map(Option::as_deref),
+            expected.as_ref().map(|c| *c),
+            "{condition:?} {version:?}"
+        );
+    }
+}
+
+#[test]
+fn guid_operators_on_storage_data_actions_are_told() {
+    let condition = Some(text("@Request[x:y] GuidEquals 11111111-1111-1111-1111-111111111111"));
+    for (data_action, told) in [
+        ("microsoft.storage/storageAccounts/blobServices/containers/blobs/read", true),
+        ("Microsoft.Storage/*", true),
+        ("*", false),
+        ("Microsoft.StorageCache/x/read", false),
+    ] {
+        let mut existing = Existing::default();
+        existing.insert_role_definition(RoleDefinitionBody {
+            permissions: vec![PermissionBody {
+                data_actions: vec![text(data_action)],
+                ..PermissionBody::default()
+            }],
+            ..custom()
+        });
+        let body = RoleAssignmentBody { condition: condition.clone(), ..assign(SUB, CUSTOM) };
+        let written = judge().put_role_assignment(&existing, &body).unwrap();
+        assert_eq!(!written.warnings.is_empty(), told, "{data_action}");
+        if told {
+            assert_eq!(written.warnings.first().unwrap().severity, Severity::Warning);
+        }
+    }
+}
+
+#[test]
+fn what_custom_roles_may_hold() {
+    let existing = Existing::default();
+    let with = |change: &dyn Fn(&mut RoleDefinitionBody)| {
+        let mut body = custom();
+        change(&mut body);
+        define(&existing, &body)
+    };
+    let scopes = |scopes: &[&str]| {
+        let scopes: Vec<_> = scopes.iter().map(|scope| text(*scope)).collect();
+        with(&|body| body.assignable_scopes = scopes.clone())
+    };
+    let invalid = ["InvalidAssignableScope"];
+    assert_eq!(scopes(&[]), invalid);
+    assert_eq!(scopes(&["/"]), invalid);
+    assert_eq!(scopes(&["/providers/Microsoft.Capacity"]), invalid);
+    assert_eq!(scopes(&["/subscriptions/*"]), invalid);
+    assert_eq!(scopes(&["/subscriptions/x"]), invalid);
+    assert!(scopes(&[CORP, SUB, OTHER, SUB]).is_empty());
+    assert!(
+        scopes(&[CORP, "/providers/microsoft.management/managementgroups/CORP/"]).is_empty(),
+        "one, twice"
+    );
+    assert_eq!(scopes(&[CORP, SUB, "/providers/Microsoft.Management/managementGroups/b"]), invalid);
+    assert!(
+        scopes(&["/subscriptions/11111111-1111-1111-1111-111111111111/resourceGroups/a/providers/A.B/c/d"])
+            .is_empty()
+    );
+
+    let actions = |actions: &[&str]| {
+        let actions: Vec<_> = actions.iter().map(|action| text(*action)).collect();
+        with(&|body| body.permissions[0].actions = actions.clone())
+    };
+    assert!(actions(&["*", "A.B/*", "*/read", "A.B/c/read", "a.b/C/READ"]).is_empty());
+    assert_eq!(actions(&["A.B/*/c/*"]), ["InvalidActionOrNotAction"]);
+    assert_eq!(actions(&["**"]), ["InvalidActionOrNotAction"]);
+    assert_eq!(actions(&["", "A.B/c /read"]), ["InvalidActionOrNotAction", "InvalidActionOrNotAction"]);
+    assert_eq!(actions(&[]), ["InvalidRoleDefinition"]);
+    for list in 0..4 {
+        let codes = with(&|body| {
+            let entry = &mut body.permissions[0];
+            let lists = [
+                &mut entry.actions,
+                &mut entry.not_actions,
+                &mut entry.data_actions,
+                &mut entry.not_data_actions,
+            ];
+            lists.into_iter().nth(list).unwrap().push(text("a*b*c"));
+        });
+        assert_eq!(codes, ["InvalidActionOrNotAction"]);
+    }
+    assert!(
+        with(&|body| {
+            body.permissions =
+                vec![PermissionBody { data_actions: vec![text("*")], ..PermissionBody::default() }];
+        })
+        .is_empty()
+    );
+    assert_eq!(with(&|body| body.permissions.clear()), ["InvalidRoleDefinition"]);
+    assert_eq!(with(&|body| body.permissions[0].condition = Some(text("c"))), ["InvalidCondition"]);
+    assert!(with(&|body| body.permissions[0].condition = Some(text(" "))).is_empty());
+    assert_eq!(with(&|body| body.role_name = text(" ")), ["InvalidRoleDefinition"]);
+    assert_eq!(with(&|body| body.id = text("ops")), ["InvalidRoleDefinition"]);
+    assert_eq!(with(&|body| body.built_in = true), ["InvalidRoleDefinition"]);
+
+    let only_here = |action: &str, scope: Scope<'_>| {
+        assert_eq!(action, "Microsoft.Authorization/roleDefinitions/write");
+        scope.as_str() == SUB
+    };
+    let judge = Judge { author_may: &only_here, ..judge() };
+    assert!(codes(judge.put_role_definition(&existing, &custom())).is_empty());
+    let two = RoleDefinitionBody { assignable_scopes: vec![text(SUB), text(OTHER)], ..custom() };
+    assert_eq!(codes(judge.put_role_definition(&existing, &two)), ["LinkedAuthorizationFailed"]);
+}
+
+#[test]
+fn names_of_roles_are_unique_in_the_tenant() {
+    let mut existing = Existing::default();
+    existing.insert_role_definition(RoleDefinitionBody {
+        id: text(READER),
+        role_name: text("Reader"),
+        built_in: true,
+        ..custom()
+    });
+    existing.insert_role_definition(custom());
+    let other = |name: &str| {
+        let id = text("c0000000-0000-4000-8000-000000000009");
+        define(&existing, &RoleDefinitionBody { id, role_name: text(name), ..custom() })
+    };
+    assert_eq!(other("ops"), ["RoleDefinitionWithSameNameExists"]);
+    assert_eq!(other("READER"), ["RoleDefinitionWithSameNameExists"]);
+    assert!(other("Ops 2").is_empty());
+    let itself = RoleDefinitionBody { id: text(format!("/x/{}", CUSTOM.to_uppercase())), ..custom() };
+    let written = judge().put_role_definition(&existing, &itself).unwrap();
+    assert_eq!((written.effect, written.stored.id.value.as_str()), (Effect::Update, CUSTOM));
+    let built_in = RoleDefinitionBody { id: text(READER), role_name: text("Mine"), ..custom() };
+    assert_eq!(define(&existing, &built_in), ["InvalidRoleDefinition"], "nobody writes a built-in role");
+}
+
+#[test]
+fn deleting_roles() {
+    let mut existing = Existing::default();
+    let delete = |existing: &Existing, id: &str| judge().delete_role_definition(existing, &text(id));
+    assert_eq!(delete(&existing, CUSTOM), Ok(Deleted::Nothing));
+    existing.insert_role_definition(custom());
+    assert_eq!(delete(&existing, CUSTOM), Ok(Deleted::Existing));
+    existing.insert_role_assignment(assign(SUB, &format!("/x/{CUSTOM}")));
+    assert_eq!(codes(delete(&existing, CUSTOM)), ["RoleDefinitionHasAssignments"]);
+    existing.remove_role_assignment(NAME);
+    assert_eq!(delete(&existing, CUSTOM), Ok(Deleted::Existing));
+    existing.insert_role_definition(RoleDefinitionBody { built_in: true, ..custom() });
+    assert_eq!(codes(delete(&existing, CUSTOM)), ["InvalidRoleDefinition"]);
+}
+
+#[test]
+fn the_last_rbac_admin_of_a_subscription() {
+    let user_access_administrator = "18d7d88d-d35e-4fb5-a5c3-7773c20a72d9";
+    let group = format!("{SUB}/resourceGroups/a");
+    let delete = |existing: &Existing, scope: &str, by_global_administrator| {
+        judge().delete_role_assignment(existing, &text(NAME), &text(scope), by_global_administrator)
+    };
+    let last = ["CannotDeleteLastRbacAdmin"];
+    let mut existing = Existing::default();
+    assert_eq!(delete(&existing, SUB, false), Ok(Deleted::Nothing));
+    existing.insert_role_assignment(assign(SUB, OWNER));
+    assert_eq!(codes(delete(&existing, SUB, false)), last);
+    assert_eq!(delete(&existing, SUB, true), Ok(Deleted::Existing));
+    assert_eq!(delete(&existing, OTHER, false), Ok(Deleted::Nothing), "not there");
+    let other = |number, scope: &str, role: &str| RoleAssignmentBody {
+        name: text(name(number)),
+        ..assign(scope, role)
+    };
+    existing.insert_role_assignment(other(2, SUB, READER));
+    existing.insert_role_assignment(other(3, OTHER, OWNER));
+    existing.insert_role_assignment(other(4, &group, OWNER));
+    assert_eq!(codes(delete(&existing, SUB, false)), last, "the others are none of its admins");
+    existing.insert_role_assignment(other(5, SUB, user_access_administrator));
+    assert_eq!(delete(&existing, SUB, false), Ok(Deleted::Existing));
+    let mut existing = Existing::default();
+    existing.insert_role_assignment(assign(&group, OWNER));
+    assert_eq!(delete(&existing, &group, false), Ok(Deleted::Existing), "a resource group needs none");
+    let mut existing = Existing::default();
+    existing.insert_role_assignment(assign(SUB, READER));
+    assert_eq!(delete(&existing, SUB, false), Ok(Deleted::Existing));
+}
+
+#[test]
+fn deny_assignments_that_users_make() {
+    let existing = Existing::default();
+    let with = |change: &dyn Fn(&mut DenyAssignmentBody)| {
+        let mut body = deny();
+        change(&mut body);
+        [Origin::User, Origin::Azure].map(|deny_origin| {
+            codes(Judge { deny_origin, ..judge() }.put_deny_assignment(&existing, &body)).len()
+        })
+    };
+    // (problems when a user makes it, problems when Azure does)
+    assert_eq!(with(&|_| {}), [0, 0]);
+    assert_eq!(with(&|body| body.name = None), [0, 0]);
+    assert_eq!(with(&|body| body.name = Some(text("x"))), [1, 1]);
+    assert_eq!(with(&|body| body.scope = text("x")), [1, 1]);
+    assert_eq!(with(&|body| body.principals.clear()), [1, 1]);
+    assert_eq!(with(&|body| body.principals = vec![principal("g", "Group")]), [1, 0]);
+    assert_eq!(with(&|body| body.principals = vec![principal("s", "servicePrincipal")]), [0, 0]);
+    assert_eq!(with(&|body| body.principals.push(principal("b", "User"))), [1, 0]);
+    assert_eq!(with(&|body| body.principals = vec![principal(EVERYONE, "SystemDefined")]), [1, 0]);
+    assert_eq!(
+        with(&|body| {
+            body.principals = vec![principal(EVERYONE, "SystemDefined")];
+            body.exclude_principals = Some(vec![principal("a", "Group")]);
+        }),
+        [0, 0]
+    );
+    assert_eq!(with(&|body| body.exclude_principals = Some(vec![])), [1, 0]);
+    assert_eq!(
+        with(&|body| {
+            body.exclude_principals = Some(vec![principal("{00000000000000000000000000000000}", "X")]);
+        }),
+        [1, 1]
+    );
+    assert_eq!(with(&|body| body.do_not_apply_to_child_scopes = true), [1, 0]);
+    assert_eq!(with(&|body| body.is_system_protected = true), [1, 0]);
+    assert_eq!(with(&|body| body.permissions.clear()), [1, 1]);
+    assert_eq!(with(&|body| body.condition = Some(text("broken"))), [1, 1]);
+    assert_eq!(with(&|body| body.permissions[0].data_actions = vec![text("A.B/c/delete")]), [1, 0]);
+    for (action, exempt, problems) in [
+        ("A.B/c/write", None, 0),
+        ("*/write", None, 0),
+        ("A.B/c/start/action", None, 0),
+        ("A.B/*/action", None, 0),
+        ("*/read", None, 1),
+        ("A.B/c/Read", None, 1),
+        ("*", None, 1),
+        ("A.B/*", None, 1),
+        ("A.B/*ead", None, 1),
+        ("*", Some("*/read"), 0),
+        ("*", Some("A.B/read"), 1),
+    ] {
+        let codes = with(&|body| {
+            body.permissions[0].actions = vec![text(action)];
+            body.permissions[0].not_actions = exempt.map(text).into_iter().collect();
+        });
+        assert_eq!(codes, [problems, 0], "{action} but {exempt:?}");
+    }
+}
+
+#[test]
+fn names_of_deny_assignments_are_unique_in_a_scope() {
+    let mut existing = Existing::default();
+    existing.insert_deny_assignment(&deny());
+    let put = |body: &DenyAssignmentBody| {
+        judge()
+            .put_deny_assignment(&existing, body)
+            .map(|written| written.effect)
+            .map_err(|f| f.iter().count())
+    };
+    assert_eq!(put(&deny()), Ok(Effect::Update));
+    let twin = DenyAssignmentBody {
+        name: Some(text(name(2))),
+        deny_assignment_name: Some(text("No Deletes")),
+        ..deny()
+    };
+    assert_eq!(put(&twin), Err(1));
+    assert_eq!(put(&DenyAssignmentBody { name: None, ..twin.clone() }), Err(1));
+    assert_eq!(put(&DenyAssignmentBody { scope: text(OTHER), ..twin }), Ok(Effect::Create));
+    assert_eq!(
+        put(&DenyAssignmentBody { scope: text(OTHER), ..deny() }),
+        Err(1),
+        "the name is taken elsewhere"
+    );
+}
+
+#[test]
+fn all_documents_of_a_directory() {
+    let file = "1______\n2______\n3______\n4______\n";
+    let at = |line: u32| At { file: 0, start: line * 8, end: line * 8 + 4 };
+    let spanned = |value: &str, line| Spanned::new(value.to_owned(), at(line));
+    let role = |id: &str, name: &str, custom, action: &str| RoleDefinition {
+        id: spanned(id, 2),
+        role_name: spanned(name, 2),
+        custom,
+        permissions: vec![PermissionBlock {
+            actions: vec![spanned(action, 3)],
+            ..PermissionBlock::default()
+        }],
+        assignable_scopes: vec![text(if custom { CORP } else { "/" })],
+        ..RoleDefinition::default()
+    };
+    let assignment = |name: &str, role: &str, scope: &str| RoleAssignment {
+        name: spanned(name, 0),
+        scope: spanned(scope, 1),
+        role_definition_id: spanned(role, 2),
+        principal_id: text("alice"),
+        ..RoleAssignment::default()
+    };
+    let mut documents = Documents {
+        files: vec![SourceFile { path: "a.yaml".into(), text: file.into() }],
+        role_definitions: vec![role(READER, "Reader", false, "*/read"), role(CUSTOM, "Ops", true, "A.B/*")],
+        role_assignments: vec![
+            assignment(&name(1), READER, SUB),
+            assignment(&name(1), READER, SUB),
+            assignment(&name(2), CUSTOM, SUB),
+        ],
+        deny_assignments: vec![DenyAssignment {
+            name: text(name(9)),
+            scope: text(SUB),
+            permissions: vec![PermissionBlock { actions: vec![text("*")], ..PermissionBlock::default() }],
+            principals: vec![text(EVERYONE)],
+            do_not_apply_to_child_scopes: true,
+            ..DenyAssignment::default()
+        }],
+        management_groups: vec![ManagementGroup { name: text("corp"), parent: None }],
+        subscriptions: vec![Subscription {
+            id: text("11111111-1111-1111-1111-111111111111"),
+            parent: text("corp"),
+        }],
+        ..Documents::default()
+    };
+    assert!(judge().judge_all(&documents).is_empty(), "also what only Azure may make");
+
+    documents.role_definitions.push(role("c0000000-0000-4000-8000-000000000002", "OPS", true, "a*b*"));
+    documents.role_assignments.push(assignment("x", READER, OTHER));
+    documents.role_assignments.push(assignment(&name(3), READER, SUB));
+    documents.role_assignments.push(assignment(&name(1), READER, OTHER));
+    documents.role_assignments.push(assignment(&name(1), READER, SUB));
+    documents.role_assignments.push(assignment(&name(4), CUSTOM, OTHER));
+    let told: Vec<_> = judge()
+        .judge_all(&documents)
+        .iter()
+        .map(|problem| (problem.code, problem.location.as_ref().unwrap().line, problem.severity))
+        .collect();
+    let error = Severity::Error;
+    assert_eq!(
+        told,
+        [
+            ("InvalidRoleAssignmentName", 1, error),
+            ("RoleAssignmentExists", 1, error),
+            ("RoleAssignmentUpdateNotPermitted", 1, error),
+            ("RoleAssignmentExists", 1, error),
+            ("RoleAssignmentScopeNotAssignableToRoleDefinition", 2, error),
+            ("RoleDefinitionWithSameNameExists", 3, error),
+            ("InvalidActionOrNotAction", 4, error),
+        ]
+    );
+}
