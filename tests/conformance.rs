@@ -60,7 +60,7 @@ const FILES: [(&str, &str, usize); 5] = [
     ("clarifications", include_str!("cases/clarifications.jsonl"), CLARIFICATIONS),
 ];
 const CLARIFICATIONS: usize = 255;
-/// Cases whose `given` carries a condition: refused until conditions are supported.
+/// Cases whose `given` carries a condition: refused.
 const WITH_CONDITIONS: usize = 10;
 /// The code of that refusal.
 const CONDITIONS_NOT_SUPPORTED: &str = "ConditionsNotSupported";

@@ -27,7 +27,7 @@ pub(super) fn no_condition(document: &Document<'_>, value: Option<Value<'_>>, co
             "conditions are not evaluated by this version, so the document is refused rather than granting \
              more than it says",
         )
-        .help("take the document out of the policy until conditions are supported"),
+        .help("take the document out of the policy: without it nothing is granted that the condition might forbid"),
     );
     false
 }
