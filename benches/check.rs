@@ -61,7 +61,7 @@ fn fixture(size: usize) -> &'static Fixture {
         let (questions, heavy) = (tenant.questions(10), tenant.heavy_questions());
         // The memo holds every action, as it does a moment after the start.
         for question in questions.iter().chain(&heavy) {
-            let _ = policy.evaluate(&question.parse());
+            let _ = policy.evaluate(&question.parse(), Timestamp::UNIX_EPOCH);
         }
         Box::leak(Box::new(Fixture { tenant, policy, questions, heavy }))
     })
@@ -95,7 +95,9 @@ fn evaluate(bencher: Bencher<'_, '_>, size: usize) {
     let fixture = fixture(size);
     let requests: Vec<CheckRequest<'_>> = fixture.questions.iter().map(Question::parse).collect();
     let mut pool = Pool::new(&requests);
-    bencher.with_inputs(|| warm(pool.next())).bench_local_refs(|request| fixture.policy.evaluate(request));
+    bencher
+        .with_inputs(|| warm(pool.next()))
+        .bench_local_refs(|request| fixture.policy.evaluate(request, Timestamp::UNIX_EPOCH));
 }
 
 /// From decoded strings to the decision: 10 asserted groups.
@@ -105,7 +107,7 @@ fn from_strings(bencher: Bencher<'_, '_>, size: usize) {
     let mut pool = Pool::new(&fixture.questions);
     bencher
         .with_inputs(|| pool.next().clone())
-        .bench_local_refs(|question| fixture.policy.evaluate(&question.parse()));
+        .bench_local_refs(|question| fixture.policy.evaluate(&question.parse(), Timestamp::UNIX_EPOCH));
 }
 
 /// The same for 200 asserted groups and a scope eleven levels deep.
@@ -115,7 +117,7 @@ fn from_strings_heavy(bencher: Bencher<'_, '_>, size: usize) {
     let mut pool = Pool::new(&fixture.heavy);
     bencher
         .with_inputs(|| pool.next().clone())
-        .bench_local_refs(|question| fixture.policy.evaluate(&question.parse()));
+        .bench_local_refs(|question| fixture.policy.evaluate(&question.parse(), Timestamp::UNIX_EPOCH));
 }
 
 /// From decoded strings, for an action that nobody has asked about before.
@@ -133,7 +135,7 @@ fn memo_miss(bencher: Bencher<'_, '_>, size: usize) {
             question.action = format!("{}/x{number}/read", question.action.replace('/', "/y"));
             question
         })
-        .bench_local_refs(|question| policy.evaluate(&question.parse()));
+        .bench_local_refs(|question| policy.evaluate(&question.parse(), Timestamp::UNIX_EPOCH));
 }
 
 /// Reads what a request borrows, as decoding it would have.

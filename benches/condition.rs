@@ -3,10 +3,8 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark")]
 
 use divan::{Bencher, black_box};
-use postern::condition::{
-    Attributes, Budget, Context, Extensions, Mode, NoAttributes, Truth, compile, evaluate, parse,
-};
-use postern::model::Wildcards;
+use postern::condition::{Budget, Context, Extensions, Mode, Truth, compile, evaluate, parse};
+use postern::model::{Attributes, NoAttributes, Wildcards};
 use serde_json::json;
 
 const BLOB_READ: &str = "Microsoft.Storage/storageAccounts/blobServices/containers/blobs/read";
@@ -78,7 +76,7 @@ fn blob_with_tag(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn blob_with_tag_name_and_path(bencher: Bencher<'_, '_>) {
     let mut bag = blob();
-    let tags = postern::condition::OwnedValue::from_json(&json!({"Owner": "ada", "Project": "Cascade"}));
+    let tags = postern::model::OwnedValue::from_json(&json!({"Owner": "ada", "Project": "Cascade"}));
     bag.insert("Microsoft.Storage/storageAccounts/blobServices/containers/blobs/tags", tags);
     run(bencher, TAG_NAME_AND_PATH, BLOB_READ, &bag, Truth::True);
 }

@@ -25,6 +25,7 @@ mod nested;
 #[path = "support/tenant.rs"]
 mod tenant;
 
+use jiff::Timestamp;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -107,23 +108,25 @@ fn measure(size: usize, groups: usize) -> Row {
     drop(tenant);
     let mut allowed = 0;
     for question in questions.iter().chain(&heavy) {
-        policy.evaluate(&question.parse()).expect("a decision");
+        policy.evaluate(&question.parse(), Timestamp::UNIX_EPOCH).expect("a decision");
     }
     let before = allocations();
     for question in &questions {
-        let evaluation = policy.evaluate(&question.parse()).expect("a decision");
+        let evaluation = policy.evaluate(&question.parse(), Timestamp::UNIX_EPOCH).expect("a decision");
         allowed += usize::from(matches!(evaluation.decision, Decision::Allowed(_)));
     }
     let allocations_per_check = (allocations() - before) as f64 / POOL as f64;
 
     let evaluate = time(&questions, |question| {
         let request = question.parse();
-        clocked(|| policy.evaluate(&request))
+        clocked(|| policy.evaluate(&request, Timestamp::UNIX_EPOCH))
     });
-    let from_strings = time(&questions, |question| clocked(|| policy.evaluate(&question.parse())));
-    let heavy = time(&heavy, |question| clocked(|| policy.evaluate(&question.parse())));
+    let from_strings =
+        time(&questions, |question| clocked(|| policy.evaluate(&question.parse(), Timestamp::UNIX_EPOCH)));
+    let heavy =
+        time(&heavy, |question| clocked(|| policy.evaluate(&question.parse(), Timestamp::UNIX_EPOCH)));
     for question in &questions {
-        let evaluation = policy.evaluate(&question.parse()).expect("a decision");
+        let evaluation = policy.evaluate(&question.parse(), Timestamp::UNIX_EPOCH).expect("a decision");
         let same = nested.check(question) == matches!(evaluation.decision, Decision::Allowed(_));
         assert!(same, "the baseline decides otherwise: {question:?}");
     }

@@ -55,14 +55,14 @@ impl Authorizer {
     ///
     /// [`Undecided`] when the policy does not suffice to decide; never cached.
     pub fn check(&self, snapshot: &Snapshot, request: &CheckRequest<'_>) -> Result<Answer, Undecided> {
-        if !self.cache.serves(request) {
-            return Ok(Answer { evaluation: snapshot.policy.evaluate(request)?, cached: false });
-        }
         let now = self.clock.now();
+        if !self.cache.serves(request) {
+            return Ok(Answer { evaluation: snapshot.policy.evaluate(request, now)?, cached: false });
+        }
         if let Some(evaluation) = self.cache.get(snapshot.generation, request, now) {
             return Ok(Answer { evaluation, cached: true });
         }
-        let evaluation = snapshot.policy.evaluate(request)?;
+        let evaluation = snapshot.policy.evaluate(request, now)?;
         self.cache.insert(snapshot.generation, request, &evaluation, now);
         Ok(Answer { evaluation, cached: false })
     }

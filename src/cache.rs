@@ -184,7 +184,7 @@ impl Equivalent<Key> for KeyRef<'_> {
     fn equivalent(&self, key: &Key) -> bool {
         // Taken apart so that a new field of either cannot be forgotten here.
         let Key { generation, principal, groups, action, plane, scope } = key;
-        let CheckRequest { subject, action: asked_action, plane: asked_plane, scope: asked_scope } =
+        let CheckRequest { subject, action: asked_action, plane: asked_plane, scope: asked_scope, .. } =
             self.request;
         let same_principal = match (subject.principal, principal) {
             (PrincipalId::Guid(asked), Principal::Guid(kept)) => asked.as_u128() == *kept,
@@ -263,12 +263,12 @@ mod tests {
         action: &'a str,
         scope: &'a str,
     ) -> CheckRequest<'a> {
-        CheckRequest {
-            subject: Subject { principal: PrincipalId::new(principal), groups },
-            action: Action::parse(action).unwrap(),
-            plane: Plane::Control,
-            scope: Scope::parse(scope).unwrap(),
-        }
+        CheckRequest::new(
+            Subject { principal: PrincipalId::new(principal), groups },
+            Action::parse(action).unwrap(),
+            Plane::Control,
+            Scope::parse(scope).unwrap(),
+        )
     }
 
     fn evaluation(valid_until: Option<Timestamp>) -> Evaluation {

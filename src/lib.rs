@@ -26,16 +26,11 @@
 //! let policy = Policy::compile(&documents, CompileOptions::default()).expect("a policy");
 //! let vault = "/subscriptions/00000000-0000-4000-a001-000000000002/resourceGroups/rg-payments-prod\
 //!              /providers/Microsoft.KeyVault/vaults/kv-payments-prod";
-//! let request = CheckRequest {
-//!     subject: Subject {
-//!         principal: PrincipalId::new("00000000-0000-4000-a004-000000000001"),
-//!         groups: &[],
-//!     },
-//!     action: Action::parse("Microsoft.KeyVault/vaults/secrets/getSecret/action").expect("an action"),
-//!     plane: Plane::Data,
-//!     scope: Scope::parse(vault).expect("a scope"),
-//! };
-//! let evaluation = policy.evaluate(&request).expect("enough to decide");
+//! let subject = Subject { principal: PrincipalId::new("00000000-0000-4000-a004-000000000001"), groups: &[] };
+//! let action = Action::parse("Microsoft.KeyVault/vaults/secrets/getSecret/action").expect("an action");
+//! let scope = Scope::parse(vault).expect("a scope");
+//! let request = CheckRequest::new(subject, action, Plane::Data, scope);
+//! let evaluation = policy.evaluate(&request, jiff::Timestamp::now()).expect("enough to decide");
 //! assert!(matches!(evaluation.decision, Decision::Allowed(_)));
 //! ```
 //!

@@ -9,6 +9,7 @@
     reason = "tests"
 )]
 
+use jiff::Timestamp;
 use std::convert::Infallible;
 
 use postern::agent::{
@@ -127,13 +128,13 @@ fn agent(id: &str, value: &Value) -> Agent {
 }
 
 fn check(policy: &Policy, principal: &str, action: &str, scope: Scope<'_>) -> Result<Access, Undecided> {
-    let request = CheckRequest {
-        subject: Subject { principal: PrincipalId::new(principal), groups: &[] },
-        action: Action::parse(action).unwrap(),
-        plane: Plane::Control,
+    let request = CheckRequest::new(
+        Subject { principal: PrincipalId::new(principal), groups: &[] },
+        Action::parse(action).unwrap(),
+        Plane::Control,
         scope,
-    };
-    policy.evaluate(&request).map(|evaluation| Access::from(&evaluation.decision))
+    );
+    policy.evaluate(&request, Timestamp::UNIX_EPOCH).map(|evaluation| Access::from(&evaluation.decision))
 }
 
 /// Checks by the compiled policy.

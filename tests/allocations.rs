@@ -78,10 +78,12 @@ fn evaluating_allocates_nothing() {
     let tenant = Tenant::new(1_000);
     let policy = compile(&tenant);
     let questions = tenant.questions(10);
-    let counts = assert_silent(&questions, |question| policy.evaluate(&question.parse()).unwrap().decision);
+    let counts = assert_silent(&questions, |question| {
+        policy.evaluate(&question.parse(), Timestamp::UNIX_EPOCH).unwrap().decision
+    });
     assert_varied(counts);
     assert_silent(&tenant.heavy_questions()[..1024], |question| {
-        policy.evaluate(&question.parse()).unwrap().decision
+        policy.evaluate(&question.parse(), Timestamp::UNIX_EPOCH).unwrap().decision
     });
 }
 

@@ -16,10 +16,10 @@ use std::fs;
 use std::path::PathBuf;
 
 use postern::condition::{
-    Attributes, Budget, Context, EvalError, Extensions, Mode, ProgramRef, Truth, check_version, compile,
-    evaluate, explain, parse,
+    Budget, Context, EvalError, Extensions, Mode, ProgramRef, Truth, check_version, compile, evaluate,
+    explain, parse,
 };
-use postern::model::Wildcards;
+use postern::model::{Attributes, Wildcards};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

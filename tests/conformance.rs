@@ -330,12 +330,12 @@ fn with_request(request: &Request, decide: impl FnOnce(&CheckRequest<'_>) -> Out
     let Ok(scope) = Scope::parse(&request.resource) else {
         return Outcome::Invalid("resource".to_owned());
     };
-    decide(&CheckRequest {
-        subject: Subject { principal: PrincipalId::new(&request.principal), groups: &request.groups },
+    decide(&CheckRequest::new(
+        Subject { principal: PrincipalId::new(&request.principal), groups: &request.groups },
         action,
-        plane: Plane::from_data_action(request.is_data_action),
+        Plane::from_data_action(request.is_data_action),
         scope,
-    })
+    ))
 }
 
 fn outcome_of(policy: &Policy, evaluation: Result<&Evaluation, &Undecided>) -> Outcome {
@@ -389,9 +389,9 @@ impl Path for Library {
     fn decide(&mut self, trial: &Trial) -> Outcome {
         match compile(trial) {
             Err(refused) => refused,
-            Ok(policy) => {
-                with_request(&trial.request, |request| outcome_of(&policy, policy.evaluate(request).as_ref()))
-            }
+            Ok(policy) => with_request(&trial.request, |request| {
+                outcome_of(&policy, policy.evaluate(request, Timestamp::UNIX_EPOCH).as_ref())
+            }),
         }
     }
 }
@@ -799,7 +799,9 @@ impl Path for Built {
         }
         let options = CompileOptions { wildcards: trial.wildcards };
         let policy = Policy::compile(&documents, options).expect("consistent documents");
-        with_request(&trial.request, |request| outcome_of(&policy, policy.evaluate(request).as_ref()))
+        with_request(&trial.request, |request| {
+            outcome_of(&policy, policy.evaluate(request, Timestamp::UNIX_EPOCH).as_ref())
+        })
     }
 }
 
@@ -999,8 +1001,9 @@ fn contoso() {
             resource: case.scope,
             _attributes: None,
         };
-        let outcome =
-            with_request(&request, |request| outcome_of(&policy, policy.evaluate(request).as_ref()));
+        let outcome = with_request(&request, |request| {
+            outcome_of(&policy, policy.evaluate(request, Timestamp::UNIX_EPOCH).as_ref())
+        });
         let filled = |name: Option<String>| name.filter(|name| !name.is_empty());
         let wanted = (case.decision, filled(case.assignment), filled(case.deny));
         let as_expected = match &outcome {

@@ -75,12 +75,12 @@ pub(crate) struct Question {
 impl Question {
     /// From the strings to the request.
     pub(crate) fn parse(&self) -> CheckRequest<'_> {
-        CheckRequest {
-            subject: Subject { principal: PrincipalId::new(&self.principal), groups: &self.groups },
-            action: Action::parse(&self.action).expect("an action"),
-            plane: Plane::from_data_action(self.data_action),
-            scope: Scope::parse(&self.scope).expect("a scope"),
-        }
+        CheckRequest::new(
+            Subject { principal: PrincipalId::new(&self.principal), groups: &self.groups },
+            Action::parse(&self.action).expect("an action"),
+            Plane::from_data_action(self.data_action),
+            Scope::parse(&self.scope).expect("a scope"),
+        )
     }
 }
 

@@ -2,6 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
+use super::{Level, Mode};
 use crate::model::{At, Guid, PrincipalId, RoleAssignment, Scope, ScopeKind, Spanned};
 
 /// An agent (semantics, section 6.2).
@@ -17,26 +18,6 @@ pub struct Agent {
     pub managed_resource_groups: Vec<String>,
     /// Who approves, and who lends rights.
     pub answerer: Answerer,
-}
-
-/// Permission level (section 6.2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Level {
-    /// Three reading roles.
-    #[default]
-    Reader,
-    /// And the configured roles to act.
-    Privileged,
-}
-
-/// Run mode (sections 6.3 and 6.6).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// Writes need an approval.
-    #[default]
-    Review,
-    /// They do not.
-    Auto,
 }
 
 /// Who answers prompts (section 6.3).
@@ -131,33 +112,13 @@ impl LevelRole {
 }
 
 impl Level {
-    /// Reads `Reader` or `Privileged`, in any letter case.
-    pub fn parse(name: &str) -> Option<Self> {
-        match name.to_ascii_lowercase().as_str() {
-            "reader" => Some(Self::Reader),
-            "privileged" => Some(Self::Privileged),
-            _ => None,
-        }
-    }
-
-    /// The roles it brings at each managed group, in the order they are assigned.
+    /// The roles a level brings at each managed group, in the order they are assigned.
     pub fn roles(self, options: &AgentOptions) -> Vec<LevelRole> {
         let mut roles: Vec<_> = READING_ROLES.iter().map(|(id, name)| LevelRole::new(*id, *name)).collect();
         if self == Self::Privileged {
             roles.extend(options.privileged_roles.iter().cloned());
         }
         roles
-    }
-}
-
-impl Mode {
-    /// Reads `review`, or `auto` with its later names `Autonomous` and `Automatic`, in any letter case.
-    pub fn parse(name: &str) -> Option<Self> {
-        match name.to_ascii_lowercase().as_str() {
-            "review" => Some(Self::Review),
-            "auto" | "autonomous" | "automatic" => Some(Self::Auto),
-            _ => None,
-        }
     }
 }
 

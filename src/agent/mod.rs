@@ -17,9 +17,8 @@ mod description;
 mod flow;
 mod users;
 
-pub use description::{
-    Agent, AgentOptions, Answerer, GroupAdded, GroupError, GroupRemoved, Level, LevelRole, Mode,
-};
+pub use crate::model::{AgentLevel as Level, AgentMode as Mode};
+pub use description::{Agent, AgentOptions, Answerer, GroupAdded, GroupError, GroupRemoved, LevelRole};
 pub use flow::{
     Access, Actor, Approval, Ask, Checks, Consent, Flow, Kind, Obo, Outcome, Reason, Responses, Step,
     Verdict, Waiting, steps,

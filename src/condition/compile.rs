@@ -15,8 +15,7 @@ use super::program::{
 };
 use super::scalar::{self, Block};
 use super::text::{self, Simple};
-use super::value::NoAttributes;
-use crate::model::Wildcards;
+use crate::model::{NoAttributes, Wildcards};
 
 /// A tree that nests deeper was built by hand; its program is undefined, which never grants.
 const MAX_DEPTH: usize = 1_024;

@@ -16,8 +16,7 @@ use super::program::{
 };
 use super::scalar::{self, Block, SECONDS_PER_DAY, TICKS_PER_SECOND};
 use super::text;
-use super::value::{AttributeBag, Value, ValueList};
-use crate::model::{Wildcards, pattern_matches};
+use crate::model::{AttributeBag, Value, ValueList, Wildcards, pattern_matches};
 
 /// What conditions read.
 #[derive(Clone, Copy, Debug)]

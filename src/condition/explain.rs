@@ -8,8 +8,7 @@ use std::ops::Range;
 use super::ast::{Attribute, Condition, Expression, ExpressionKind, OperandKind, Source};
 use super::compile::{attribute_name, compile_expression};
 use super::evaluate::{self, Budget, Context, EvalError, Found, Truth};
-use super::value::OwnedValue;
-use crate::model::Wildcards;
+use crate::model::{OwnedValue, Wildcards};
 
 /// An expression with its value and, for a clause, what it read.
 #[derive(Clone, Debug, PartialEq, Eq)]

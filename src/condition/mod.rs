@@ -22,7 +22,6 @@ mod scalar;
 #[cfg(test)]
 mod tests;
 mod text;
-mod value;
 
 pub use compile::compile;
 pub use evaluate::{Budget, Context, EvalError, Truth, Verdict, evaluate, evaluate_until};
@@ -33,4 +32,3 @@ pub use parser::{
     Parsed, check_version, parse,
 };
 pub use program::{Damaged, Program, ProgramRef, Uses};
-pub use value::{AttributeBag, Attributes, NoAttributes, OwnedValue, Value, ValueList};

@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::model::{Severity, Wildcards};
+use crate::model::{Attributes, NoAttributes, OwnedValue, Severity, Wildcards};
 
 const OFF: Extensions = Extensions { enabled: false };
 const ON: Extensions = Extensions { enabled: true };

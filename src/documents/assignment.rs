@@ -57,5 +57,6 @@ fn parse(document: &Document<'_>, context: &mut Context) -> Option<RoleAssignmen
         principal_id: principal?,
         principal_type,
         description,
+        condition: None,
     })
 }

@@ -72,6 +72,7 @@ fn parse(document: &Document<'_>, context: &mut Context) -> Option<DenyAssignmen
         principals: principals?,
         exclude_principals: exclude_principals?,
         effect: effect?,
+        condition: None,
     };
     condition.then_some(deny)
 }

@@ -105,5 +105,6 @@ fn lists(document: &Document<'_>, value: Value<'_>, context: &mut Context) -> Op
         not_actions: not_actions?,
         data_actions: data_actions?,
         not_data_actions: not_data_actions?,
+        condition: None,
     })
 }

@@ -1,6 +1,8 @@
 //! Policy documents in Azure's terms, as the readers give them and the compiler takes them: every value that a
 //! problem may point at keeps the place it was read from.
 
+use jiff::Timestamp;
+
 use super::problem::Location;
 
 /// A longer line is not shown: minified exports are one line of megabytes.
@@ -52,6 +54,21 @@ pub struct Documents {
     pub management_groups: Vec<ManagementGroup>,
     /// Subscriptions and the management groups they hang in.
     pub subscriptions: Vec<Subscription>,
+    /// Schedules of PIM, active and eligible.
+    pub schedules: Vec<Schedule>,
+    /// What activating a role at a scope takes.
+    pub activation_policies: Vec<ActivationPolicy>,
+    /// Agents.
+    pub agents: Vec<AgentDocument>,
+}
+
+/// A condition as it is written, not parsed yet (semantics, section 3). White space alone is none and is not kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConditionText {
+    /// The text.
+    pub text: Spanned<String>,
+    /// `conditionVersion`; `None` is 2.0.
+    pub version: Option<Spanned<String>>,
 }
 
 /// Role definition (semantics, section 1.1).
@@ -86,6 +103,8 @@ pub struct PermissionBlock {
     pub data_actions: Vec<Spanned<String>>,
     /// Data-plane patterns that take away from `data_actions` of this block.
     pub not_data_actions: Vec<Spanned<String>>,
+    /// Of this block only.
+    pub condition: Option<ConditionText>,
 }
 
 /// Role assignment (semantics, section 1.2).
@@ -105,6 +124,8 @@ pub struct RoleAssignment {
     pub principal_type: Option<Spanned<String>>,
     /// Free text.
     pub description: Option<Spanned<String>>,
+    /// Narrows what it grants.
+    pub condition: Option<ConditionText>,
 }
 
 /// Deny assignment (semantics, section 1.3).
@@ -130,6 +151,8 @@ pub struct DenyAssignment {
     pub exclude_principals: Vec<Spanned<String>>,
     /// Whether a hit blocks or is only reported.
     pub effect: DenyEffect,
+    /// Narrows the whole of it.
+    pub condition: Option<ConditionText>,
 }
 
 /// `denyAssignmentEffect`.
@@ -173,6 +196,141 @@ pub struct Subscription {
     pub parent: Spanned<String>,
 }
 
+/// A PIM schedule, or an instance of one: somebody has a role, or may activate it, for a time (semantics, section
+/// 5.5).
+#[derive(Clone, Debug, Default)]
+pub struct Schedule {
+    /// Where the document begins.
+    pub at: At,
+    /// Whether it grants or may be activated.
+    pub kind: ScheduleKind,
+    /// Which of the two shapes of the API it came in.
+    pub shape: ScheduleShape,
+    /// The last segment of its id, or the whole id.
+    pub name: Spanned<String>,
+    /// Of an instance: the name of the schedule it is an instance of.
+    pub schedule: Option<Spanned<String>>,
+    /// Where it stands.
+    pub scope: Spanned<String>,
+    /// As in [`RoleAssignment`].
+    pub role_definition_id: Spanned<String>,
+    /// Object id of whose it is; of a group, each member's.
+    pub principal_id: Spanned<String>,
+    /// A label only.
+    pub principal_type: Option<Spanned<String>>,
+    /// Only `Provisioned` counts; `None` is that.
+    pub status: Option<Spanned<String>>,
+    /// Included; `None` has always begun.
+    pub start: Option<Spanned<Timestamp>>,
+    /// Excluded; `None` never ends.
+    pub end: Option<Spanned<Timestamp>>,
+    /// Of an activation: the name of the eligibility (schedule or instance) that it was made from.
+    pub linked_eligibility: Option<Spanned<String>>,
+    /// Of an active instance: the name of the role assignment that it stands for. That assignment, found in the
+    /// same documents, holds as long as the instance does and no longer.
+    pub origin_role_assignment: Option<Spanned<String>>,
+    /// Narrows what it grants.
+    pub condition: Option<ConditionText>,
+}
+
+/// What a schedule gives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ScheduleKind {
+    /// The role.
+    #[default]
+    Active,
+    /// The right to activate it.
+    Eligible,
+}
+
+/// The two shapes of a schedule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ScheduleShape {
+    /// `roleAssignmentSchedules`, `roleEligibilitySchedules`.
+    #[default]
+    Schedule,
+    /// `roleAssignmentScheduleInstances`, `roleEligibilityScheduleInstances`.
+    Instance,
+}
+
+/// What activating one role at one scope takes. It is not inherited by scopes below (semantics, section 5.3).
+#[derive(Clone, Debug, Default)]
+pub struct ActivationPolicy {
+    /// Where the document begins.
+    pub at: At,
+    /// The scope that it is for.
+    pub scope: Spanned<String>,
+    /// The role that it is for.
+    pub role_definition_id: Spanned<String>,
+    /// What is asked for.
+    pub requirements: ActivationRequirements,
+}
+
+/// What an activation has to bring.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ActivationRequirements {
+    /// The longest activation, as an ISO 8601 duration; `None`: not limited by the policy.
+    pub maximum_duration: Option<String>,
+    /// Multi-factor authentication.
+    pub mfa: bool,
+    /// A justification.
+    pub justification: bool,
+    /// A ticket.
+    pub ticket: bool,
+    /// The authentication context that the token has to carry (`acrs`).
+    pub authentication_context: Option<String>,
+    /// Whether somebody has to approve.
+    pub approval: bool,
+    /// Object ids of those who may.
+    pub approvers: Vec<String>,
+}
+
+/// An agent that acts for people (semantics, section 6.2).
+#[derive(Clone, Debug, Default)]
+pub struct AgentDocument {
+    /// Where the document begins.
+    pub at: At,
+    /// Resource id of the agent. Who may write it may use the agent (semantics, section 6.1); without one, that is
+    /// not looked at.
+    pub id: Option<Spanned<String>>,
+    /// Display name.
+    pub name: Option<Spanned<String>>,
+    /// Object id of its managed identity.
+    pub principal_id: Spanned<String>,
+    /// What it is given at the groups it manages.
+    pub level: AgentLevel,
+    /// Whether it asks before it writes.
+    pub mode: AgentMode,
+    /// Its boundary: scopes of resource groups. Without any it does nothing.
+    pub managed_resource_groups: Vec<Spanned<String>>,
+    /// A role that who answers its prompts must hold at the agent's resource; `None`: the asking user answers.
+    pub approver_role: Option<Spanned<String>>,
+    /// What level Privileged adds; `None`: the default of the semantics, Contributor.
+    pub privileged_roles: Option<Vec<Spanned<String>>>,
+    /// Actions that only look though they do not end in `/read`; `None`: the default of the semantics.
+    pub query_actions: Option<Vec<Spanned<String>>>,
+}
+
+/// Permission level of an agent (semantics, section 6.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AgentLevel {
+    /// Three reading roles.
+    #[default]
+    Reader,
+    /// And the configured roles to act.
+    Privileged,
+}
+
+/// Run mode of an agent (semantics, sections 6.3 and 6.6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AgentMode {
+    /// Writes need an approval.
+    #[default]
+    Review,
+    /// They do not.
+    Auto,
+}
+
 /// Turns places into lines and columns.
 #[derive(Clone, Copy, Debug)]
 pub struct Locator<'a> {
@@ -197,6 +355,35 @@ impl PermissionBlock {
             ("dataActions", &self.data_actions),
             ("notDataActions", &self.not_data_actions),
         ]
+    }
+}
+
+impl Schedule {
+    /// Whether its status lets it count at all.
+    pub fn is_provisioned(&self) -> bool {
+        self.status.as_ref().is_none_or(|status| status.value.eq_ignore_ascii_case("Provisioned"))
+    }
+}
+
+impl AgentLevel {
+    /// Reads `Reader` or `Privileged`, in any letter case.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name.to_ascii_lowercase().as_str() {
+            "reader" => Some(Self::Reader),
+            "privileged" => Some(Self::Privileged),
+            _ => None,
+        }
+    }
+}
+
+impl AgentMode {
+    /// Reads `review`, or `auto` with its later names `Autonomous` and `Automatic`, in any letter case.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name.to_ascii_lowercase().as_str() {
+            "review" => Some(Self::Review),
+            "auto" | "autonomous" | "automatic" => Some(Self::Auto),
+            _ => None,
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! crate; everything else imports this.
 
 mod action;
+mod attributes;
 mod decision;
 mod document;
 mod principal;
@@ -14,12 +15,14 @@ mod scope;
 
 pub(crate) use action::MAX_ACTION_BYTES;
 pub use action::{Action, ActionError, Plane, Wildcards, pattern_matches};
+pub use attributes::{AttributeBag, Attributes, NoAttributes, OwnedValue, Value, ValueList};
 pub use decision::{Decision, DenyHit, Grant, ReasonCode, Undecided, Why};
 pub use document::{
-    At, DenyAssignment, DenyEffect, Documents, Group, Locator, ManagementGroup, PermissionBlock,
-    RoleAssignment, RoleDefinition, SourceFile, Spanned, Subscription,
+    ActivationPolicy, ActivationRequirements, AgentDocument, AgentLevel, AgentMode, At, ConditionText,
+    DenyAssignment, DenyEffect, Documents, Group, Locator, ManagementGroup, PermissionBlock, RoleAssignment,
+    RoleDefinition, Schedule, ScheduleKind, ScheduleShape, SourceFile, Spanned, Subscription,
 };
 pub use principal::{ALL_PRINCIPALS, Guid, PrincipalId};
 pub use problem::{Location, Problem, Problems, Severity};
-pub use request::{CheckRequest, Subject};
+pub use request::{CheckRequest, RequestAttributes, Subject};
 pub use scope::{MANAGEMENT_GROUP_PREFIX, Scope, ScopeError, ScopeKind};

@@ -131,7 +131,8 @@ impl Policy {
     /// # Errors
     ///
     /// [`Undecided`] when the policy does not suffice to decide. It is never a decision.
-    pub fn evaluate(&self, request: &CheckRequest<'_>) -> Result<Evaluation, Undecided> {
+    pub fn evaluate(&self, request: &CheckRequest<'_>, now: Timestamp) -> Result<Evaluation, Undecided> {
+        let _ = now;
         let view = self.view();
         let place = evaluate::locate(view, request.scope)?;
         let evaluation = self.actions.with(view, request.action, request.plane, |actions| {

@@ -6,6 +6,7 @@ use crate::model::{
     Action, DenyAssignment, Group, ManagementGroup, PermissionBlock, Plane, PrincipalId, RoleAssignment,
     RoleDefinition, Scope, Spanned, Subject, Subscription, Why,
 };
+use jiff::Timestamp;
 
 const SUB: &str = "/subscriptions/11111111-1111-1111-1111-111111111111";
 const SUB_ID: &str = "11111111-1111-1111-1111-111111111111";
@@ -57,12 +58,12 @@ fn compile(documents: &Documents) -> Policy {
 }
 
 fn request<'a>(principal: &'a str, action: &'a str, scope: &'a str) -> CheckRequest<'a> {
-    CheckRequest {
-        subject: Subject { principal: PrincipalId::new(principal), groups: &[] },
-        action: Action::parse(action).unwrap(),
-        plane: Plane::Control,
-        scope: Scope::parse(scope).unwrap(),
-    }
+    CheckRequest::new(
+        Subject { principal: PrincipalId::new(principal), groups: &[] },
+        Action::parse(action).unwrap(),
+        Plane::Control,
+        Scope::parse(scope).unwrap(),
+    )
 }
 
 #[test]
@@ -82,7 +83,7 @@ fn names_what_decided_in_the_letter_case_of_the_documents() {
     let policy = compile(&documents());
     let target = format!("{SUB}/resourcegroups/APP/providers/A.B/c/d");
     let asked = request("bob", "A.B/c/write", &target);
-    let decision = policy.evaluate(&asked).unwrap().decision;
+    let decision = policy.evaluate(&asked, Timestamp::UNIX_EPOCH).unwrap().decision;
     let Decision::Allowed(grant) = decision else { panic!("{decision:?}") };
     assert_eq!(policy.role_assignment_name(grant), "a2");
     assert_eq!(
@@ -102,14 +103,15 @@ fn names_what_decided_in_the_letter_case_of_the_documents() {
         )
     );
     let asked = request("alice", "A.B/c/read", &target);
-    let decision = policy.evaluate(&asked).unwrap().decision;
+    let decision = policy.evaluate(&asked, Timestamp::UNIX_EPOCH).unwrap().decision;
     assert!(policy.reason(&asked, &decision).contains("assigned to the subject at"), "{decision:?}");
 }
 
 #[test]
 fn says_why_nothing_grants() {
     let policy = compile(&documents());
-    let why = |asked: &CheckRequest<'_>| match policy.evaluate(asked).unwrap().decision {
+    let why = |asked: &CheckRequest<'_>| match policy.evaluate(asked, Timestamp::UNIX_EPOCH).unwrap().decision
+    {
         Decision::NotAllowed(why) => why,
         other => panic!("{other:?}"),
     };
@@ -130,26 +132,38 @@ fn a_deny_at_a_management_group_needs_the_hierarchy() {
     });
     let policy = compile(&documents);
     let unknown = Undecided::UnknownHierarchy { holder: format!("subscription `{SUB_ID}`") };
-    assert_eq!(policy.evaluate(&request("alice", "A.B/c/read", SUB)), Err(unknown));
-    assert!(policy.evaluate(&request("alice", "A.B/c/read", "/")).is_ok(), "lies in no management group");
+    assert_eq!(policy.evaluate(&request("alice", "A.B/c/read", SUB), Timestamp::UNIX_EPOCH), Err(unknown));
+    assert!(
+        policy.evaluate(&request("alice", "A.B/c/read", "/"), Timestamp::UNIX_EPOCH).is_ok(),
+        "lies in no management group"
+    );
 
     documents.subscriptions.push(Subscription { id: text(SUB_ID), parent: text("team") });
     let asked = request("alice", "A.B/c/read", SUB);
-    assert!(compile(&documents).evaluate(&asked).is_err(), "nobody says what team hangs in");
+    assert!(
+        compile(&documents).evaluate(&asked, Timestamp::UNIX_EPOCH).is_err(),
+        "nobody says what team hangs in"
+    );
     documents.management_groups.push(ManagementGroup { name: text("Team"), parent: Some(text("root")) });
-    assert!(compile(&documents).evaluate(&asked).is_err(), "nobody says what root hangs in");
+    assert!(
+        compile(&documents).evaluate(&asked, Timestamp::UNIX_EPOCH).is_err(),
+        "nobody says what root hangs in"
+    );
     documents.management_groups.push(ManagementGroup { name: text("root"), parent: None });
-    assert!(compile(&documents).evaluate(&asked).is_ok(), "known to the top, and corp is not on the way");
+    assert!(
+        compile(&documents).evaluate(&asked, Timestamp::UNIX_EPOCH).is_ok(),
+        "known to the top, and corp is not on the way"
+    );
 
     documents.management_groups.clear();
     documents.subscriptions = vec![Subscription { id: text(SUB_ID), parent: text("CORP") }];
     let policy = compile(&documents);
     assert!(matches!(
-        policy.evaluate(&request("alice", "A.B/c/read", SUB)).unwrap().decision,
+        policy.evaluate(&request("alice", "A.B/c/read", SUB), Timestamp::UNIX_EPOCH).unwrap().decision,
         Decision::Allowed(_)
     ));
     let asked = request("alice", "A.B/c/delete", SUB);
-    let decision = policy.evaluate(&asked).unwrap().decision;
+    let decision = policy.evaluate(&asked, Timestamp::UNIX_EPOCH).unwrap().decision;
     let Decision::Denied(hit) = decision else { panic!("{decision:?}") };
     assert_eq!(
         policy.deny_assignment_id(hit),
@@ -160,7 +174,7 @@ fn a_deny_at_a_management_group_needs_the_hierarchy() {
     documents.deny_assignments[0].do_not_apply_to_child_scopes = true;
     documents.subscriptions.clear();
     assert!(
-        compile(&documents).evaluate(&request("alice", "A.B/c/read", SUB)).is_ok(),
+        compile(&documents).evaluate(&request("alice", "A.B/c/read", SUB), Timestamp::UNIX_EPOCH).is_ok(),
         "cannot reach it anyway"
     );
 }
@@ -192,11 +206,13 @@ fn refuses_what_cannot_be_compiled_all_at_once() {
 fn the_action_memo_keeps_each_action_once_and_is_bounded() {
     let policy = compile(&documents());
     for action in ["A.B/c/read", "a.b/C/READ", "A.B/c/write"] {
-        policy.evaluate(&request("alice", action, SUB)).unwrap();
+        policy.evaluate(&request("alice", action, SUB), Timestamp::UNIX_EPOCH).unwrap();
     }
     assert_eq!(policy.actions.len(), 2, "letter case does not matter");
     for number in 0..60_000 {
-        policy.evaluate(&request("alice", &format!("A.B/c{number}/read"), SUB)).unwrap();
+        policy
+            .evaluate(&request("alice", &format!("A.B/c{number}/read"), SUB), Timestamp::UNIX_EPOCH)
+            .unwrap();
     }
     assert!(policy.actions.len() < 60_000, "{}", policy.actions.len());
 }
@@ -205,7 +221,8 @@ fn the_action_memo_keeps_each_action_once_and_is_bounded() {
 fn targets_deeper_than_any_known_scope_are_located() {
     let policy = compile(&documents());
     let deep = format!("{SUB}/resourceGroups/app/providers/A.B/c/d{}", "/x".repeat(400));
-    let decision = policy.evaluate(&request("bob", "A.B/c/write", &deep)).unwrap().decision;
+    let decision =
+        policy.evaluate(&request("bob", "A.B/c/write", &deep), Timestamp::UNIX_EPOCH).unwrap().decision;
     assert!(matches!(decision, Decision::Allowed(_)), "{decision:?}");
 }
 
@@ -230,7 +247,7 @@ fn a_damaged_buffer_never_panics() {
             let Ok(policy) = Policy::open(damaged.into_boxed_slice()) else { continue };
             for principal in ["alice", "bob"] {
                 let asked = request(principal, "A.B/c/delete", &target);
-                if let Ok(Evaluation { decision, .. }) = policy.evaluate(&asked) {
+                if let Ok(Evaluation { decision, .. }) = policy.evaluate(&asked, Timestamp::UNIX_EPOCH) {
                     let _ = policy.reason(&asked, &decision);
                     if let Decision::Allowed(grant) = decision {
                         let _ = (policy.role_assignment_id(grant), policy.role_definition_id(grant));

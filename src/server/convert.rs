@@ -131,7 +131,7 @@ fn request<'a>(
 ) -> Result<CheckRequest<'a>, Violations> {
     match (subject, action, scope) {
         (Some(subject), Some((action, plane)), Some(scope)) if violations.is_empty() => {
-            Ok(CheckRequest { subject, action, plane, scope })
+            Ok(CheckRequest::new(subject, action, plane, scope))
         }
         _ => Err(violations),
     }

@@ -1,6 +1,6 @@
 //! Attribute values and where they come from (semantics, sections 3.2 and 3.6).
 //!
-//! Evaluation borrows values from whatever holds them (a protobuf map, JSON, [`Attributes`]) through two small
+//! Conditions borrow values from whatever holds them (a protobuf map, JSON, [`Attributes`]) through two small
 //! traits, and copies nothing.
 
 use std::fmt;
