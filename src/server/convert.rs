@@ -84,6 +84,7 @@ pub fn check_request(wire: &v1::CheckRequest) -> Result<CheckRequest<'_>, Violat
     attributes(&wire.request_attributes, prefix, "request_attributes", &mut violations);
     attributes(&wire.environment_attributes, prefix, "environment_attributes", &mut violations);
     request_id(&wire.request_id, &mut violations);
+    no_agent(wire.agent.as_ref(), prefix, &mut violations);
     request(subject, action, scope, violations)
 }
 
@@ -119,6 +120,7 @@ impl<'a> Batch<'a> {
         let action = read_action(wire.action.as_ref(), prefix, &mut violations);
         let scope = read_resource(wire.resource.as_ref(), prefix, &mut violations);
         attributes(&wire.request_attributes, prefix, "request_attributes", &mut violations);
+        no_agent(wire.agent.as_ref(), prefix, &mut violations);
         request(subject, action, scope, violations)
     }
 }
@@ -208,6 +210,13 @@ fn read_resource<'a>(
             violations.push(prefix.field("resource.scope"), error.to_string());
             None
         }
+    }
+}
+
+/// An agent's action must not be taken for an ordinary one: that would spare it its prompts.
+fn no_agent(wire: Option<&v1::AgentContext>, prefix: Prefix, violations: &mut Violations) {
+    if wire.is_some() {
+        violations.push(prefix.field("agent"), "is set, but no policy of this sidecar describes agents");
     }
 }
 

@@ -212,6 +212,27 @@ impl AuthorizationService for AuthorizationApi {
             self.tracing.as_ref().map(|tracing| tracing.start(Method::BatchCheck, request.metadata()));
         self.batch_check_now(request.get_ref(), span.as_mut()).map(Response::new)
     }
+
+    async fn explain(
+        &self,
+        _request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
+        Err(Status::unimplemented("this sidecar does not explain"))
+    }
+
+    async fn list_permissions(
+        &self,
+        _request: Request<v1::ListPermissionsRequest>,
+    ) -> Result<Response<v1::ListPermissionsResponse>, Status> {
+        Err(Status::unimplemented("this sidecar lists no permissions"))
+    }
+
+    async fn list_principals(
+        &self,
+        _request: Request<v1::ListPrincipalsRequest>,
+    ) -> Result<Response<v1::ListPrincipalsResponse>, Status> {
+        Err(Status::unimplemented("this sidecar lists no principals"))
+    }
 }
 
 // === Counters ===
