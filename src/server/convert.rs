@@ -11,7 +11,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::authorizer::Answer;
 use crate::model::{
-    Action, CheckRequest, Decision, Plane, PrincipalId, ReasonCode, Scope, Subject, Undecided,
+    Action, AgentStop, CheckRequest, Decision, Plane, PrincipalId, ReasonCode, Scope, Subject, Undecided,
 };
 use crate::proto::v1;
 use crate::snapshot::Snapshot;
@@ -353,7 +353,17 @@ const fn reason_code(code: ReasonCode) -> v1::ReasonCode {
         ReasonCode::RoleAssignment => v1::ReasonCode::RoleAssignment,
         ReasonCode::NoRoleAssignment => v1::ReasonCode::NoRoleAssignment,
         ReasonCode::ActionNotGranted => v1::ReasonCode::ActionNotGranted,
+        ReasonCode::NotActiveNow => v1::ReasonCode::NotActiveNow,
+        ReasonCode::ConditionNotMet => v1::ReasonCode::ConditionNotMet,
+        ReasonCode::Eligible => v1::ReasonCode::Eligible,
         ReasonCode::DenyAssignment => v1::ReasonCode::DenyAssignment,
+        ReasonCode::Agent(AgentStop::ApprovalRequired) => v1::ReasonCode::AgentApprovalRequired,
+        ReasonCode::Agent(AgentStop::OnBehalfOfRequired) => v1::ReasonCode::AgentOnBehalfOfRequired,
+        ReasonCode::Agent(AgentStop::ApprovalDenied) => v1::ReasonCode::AgentApprovalDenied,
+        ReasonCode::Agent(AgentStop::OnBehalfOfDeclined) => v1::ReasonCode::AgentOnBehalfOfDeclined,
+        ReasonCode::Agent(AgentStop::UserNotAuthorized) => v1::ReasonCode::AgentUserNotAuthorized,
+        ReasonCode::Agent(AgentStop::OutOfScope) => v1::ReasonCode::AgentOutOfScope,
+        ReasonCode::Agent(AgentStop::NoManagedResourceGroups) => v1::ReasonCode::AgentNoManagedResourceGroups,
     }
 }
 
@@ -364,6 +374,8 @@ pub const fn undecided_code(undecided: &Undecided) -> Code {
         Undecided::NoPolicy => Code::Unavailable,
         // Comes right when somebody completes the policy.
         Undecided::UnknownHierarchy { .. } => Code::FailedPrecondition,
+        // Comes right when the request is smaller or the policy's conditions are.
+        Undecided::ConditionsTooCostly => Code::ResourceExhausted,
         Undecided::DamagedPolicy => Code::Internal,
     }
 }
@@ -373,6 +385,7 @@ pub const fn undecided_reason(undecided: &Undecided) -> &'static str {
     match undecided {
         Undecided::NoPolicy => "NO_POLICY",
         Undecided::UnknownHierarchy { .. } => "UNKNOWN_HIERARCHY",
+        Undecided::ConditionsTooCostly => "CONDITIONS_TOO_COSTLY",
         Undecided::DamagedPolicy => "DAMAGED_POLICY",
     }
 }
