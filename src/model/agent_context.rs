@@ -4,7 +4,7 @@
 //! The subject of the check is the agent's managed identity. An answer to a prompt is a claim about who answered
 //! what; it is verified and never grants anything by itself.
 
-use super::{AgentMode, AttributeBag, RoleActivation, Subject};
+use super::{AgentMode, AttributeBag, CheckRequest, PrincipalId, RequestAttributes, RoleActivation, Subject};
 
 /// The context of one action of an agent. It makes a check an agent's; a check without one is an ordinary one.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +45,7 @@ pub enum ApprovalVerdict {
 #[derive(Clone, Copy, Debug)]
 pub struct ConsentAnswer<'a> {
     /// Who answered.
-    pub by: super::PrincipalId<'a>,
+    pub by: PrincipalId<'a>,
     /// What.
     pub verdict: ConsentVerdict,
 }
@@ -105,7 +105,25 @@ pub enum ExecutedAs {
     User,
 }
 
+/// What the flow of an agent adds to a decision.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentProgress {
+    /// The way to the action, in order, as far as the answers let it be seen.
+    pub steps: Vec<Step>,
+    /// Whose rights the action is done with; `None` unless the decision is Allowed.
+    pub executed_as: Option<ExecutedAs>,
+}
+
 // === impls ===
+
+impl<'a> AgentContext<'a> {
+    /// The check of the asking user's own rights: the same question with the user as subject. `None` when nobody
+    /// asks.
+    pub fn user_request(&self, request: &CheckRequest<'a>) -> Option<CheckRequest<'a>> {
+        let attributes = RequestAttributes { principal: self.user_attributes, ..request.attributes };
+        self.on_behalf_of.map(|subject| CheckRequest { subject, attributes, ..*request })
+    }
+}
 
 impl Step {
     /// A step in a state.
