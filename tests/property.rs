@@ -537,7 +537,7 @@ proptest! {
             let direct = answer_of(&policy, policy.evaluate(&request, Timestamp::UNIX_EPOCH).as_ref());
             prop_assert_eq!(&direct, &wanted, "evaluate: {:#?}", ask);
             for time in ["first", "second"] {
-                let answer = authorizer.check(snapshot, &request);
+                let answer = authorizer.check(snapshot, &request, None);
                 let given = answer_of(&snapshot.policy, answer.as_ref().map(|answer| &answer.evaluation));
                 prop_assert_eq!(&given, &wanted, "authorizer, asked the {} time: {:#?}", time, ask);
             }

@@ -6,7 +6,9 @@
 
 use super::{AgentMode, AttributeBag, CheckRequest, PrincipalId, RequestAttributes, RoleActivation, Subject};
 
-/// The context of one action of an agent. It makes a check an agent's; a check without one is an ordinary one.
+/// The context of one action of an agent. It makes a check an agent's, whoever the subject is. A subject that the
+/// policy describes as an agent is held to its mode and boundary also without one; then nobody asks and nobody
+/// answers.
 #[derive(Clone, Copy, Debug)]
 pub struct AgentContext<'a> {
     /// The mode that the agent says it runs in; `None`: the one of its document. Of the two the stricter counts, so
@@ -103,15 +105,6 @@ pub enum ExecutedAs {
     Agent,
     /// The asking user.
     User,
-}
-
-/// What the flow of an agent adds to a decision.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AgentProgress {
-    /// The way to the action, in order, as far as the answers let it be seen.
-    pub steps: Vec<Step>,
-    /// Whose rights the action is done with; `None` unless the decision is Allowed.
-    pub executed_as: Option<ExecutedAs>,
 }
 
 // === impls ===

@@ -18,8 +18,8 @@ mod scope;
 pub(crate) use action::MAX_ACTION_BYTES;
 pub use action::{Action, ActionError, Plane, Wildcards, pattern_matches};
 pub use agent_context::{
-    AgentContext, AgentProgress, ApprovalAnswer, ApprovalVerdict, ConsentAnswer, ConsentVerdict, ExecutedAs,
-    Step, StepKind, StepState,
+    AgentContext, ApprovalAnswer, ApprovalVerdict, ConsentAnswer, ConsentVerdict, ExecutedAs, Step, StepKind,
+    StepState,
 };
 pub use attributes::{AttributeBag, Attributes, NoAttributes, OwnedValue, Value, ValueList};
 pub use decision::{AgentStop, Decision, DenyHit, Eligibility, Grant, ReasonCode, Undecided, Why};

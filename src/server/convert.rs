@@ -13,10 +13,10 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::authorizer::Answer;
 use crate::model::{
-    Action, ActivationRequirements, AgentContext, AgentMode, AgentProgress, AgentStop, ApprovalAnswer,
-    ApprovalVerdict, AttributeBag, CheckRequest, ConsentAnswer, ConsentVerdict, Decision, ExecutedAs,
-    NoAttributes, Plane, PrincipalId, ReasonCode, RequestAttributes, RoleActivation, Scope, Step, StepKind,
-    StepState, Subject, Undecided, Value, ValueList, Why,
+    Action, ActivationRequirements, AgentContext, AgentMode, AgentStop, ApprovalAnswer, ApprovalVerdict,
+    AttributeBag, CheckRequest, ConsentAnswer, ConsentVerdict, Decision, ExecutedAs, NoAttributes, Plane,
+    PrincipalId, ReasonCode, RequestAttributes, RoleActivation, Scope, Step, StepKind, StepState, Subject,
+    Undecided, Value, ValueList,
 };
 use crate::proto::v1;
 use crate::snapshot::Snapshot;
@@ -494,15 +494,10 @@ pub fn identity(snapshot: &Snapshot) -> v1::PolicyIdentity {
 }
 
 /// An answer, what it rests on, and the way that leads on from it.
-pub fn result(
-    snapshot: &Snapshot,
-    asked: &Asked<'_>,
-    answer: &Answer,
-    progress: &AgentProgress,
-) -> v1::CheckResult {
+pub fn result(snapshot: &Snapshot, asked: &Asked<'_>, answer: &Answer) -> v1::CheckResult {
     let policy = &snapshot.policy;
     let evaluation = &answer.evaluation;
-    let as_user = match (progress.executed_as, &asked.agent) {
+    let as_user = match (answer.executed_as, &asked.agent) {
         (Some(ExecutedAs::User), Some(agent)) => agent.user_request(&asked.request),
         _ => None,
     };
@@ -522,26 +517,19 @@ pub fn result(
             .collect(),
         valid_until: evaluation.valid_until.map(timestamp),
         cached: answer.cached,
-        steps: progress.steps.iter().map(step).collect(),
+        steps: answer.steps.iter().map(step).collect(),
         ..v1::CheckResult::default()
     };
     result.decision = match evaluation.decision {
         Decision::Allowed(grant) => {
             result.role_assignment_id = policy.role_assignment_id(grant);
             result.role_definition_id = policy.role_definition_id(grant);
-            result.executed_as = match progress.executed_as {
+            result.executed_as = match answer.executed_as {
                 None => v1::ExecutedAs::Unspecified,
                 Some(ExecutedAs::Agent) => v1::ExecutedAs::Agent,
                 Some(ExecutedAs::User) => v1::ExecutedAs::User,
             } as i32;
             v1::Decision::Allowed
-        }
-        Decision::NotAllowed(Why::Eligible(eligibility)) => {
-            result.steps.extend(policy.activation(eligibility).map(|activation| v1::Step {
-                state: v1::StepState::Next as i32,
-                kind: Some(v1::step::Kind::ActivateRole(role_activation(&activation))),
-            }));
-            v1::Decision::NotAllowed
         }
         Decision::NotAllowed(_) => v1::Decision::NotAllowed,
         Decision::Denied(hit) => {
@@ -773,6 +761,18 @@ mod tests {
         }
     }
 
+    fn decision_point(
+        documents: &crate::model::Documents,
+    ) -> (crate::authorizer::Authorizer, std::sync::Arc<Snapshot>) {
+        use crate::authorizer::{Authorizer, CacheSettings};
+
+        let policy = crate::policy::Policy::compile(documents, Default::default()).unwrap();
+        let (mut writer, reader) = crate::snapshot::cell();
+        let (snapshot, _none) = writer.activate(policy, 0, Timestamp::UNIX_EPOCH);
+        let cache = CacheSettings { policy: crate::cache::CachePolicy::Off, max_bytes: 0 };
+        (Authorizer::new(reader, cache, crate::clock::Clock::system()), snapshot)
+    }
+
     fn value(value: v1::attribute_value::Value) -> v1::AttributeValue {
         v1::AttributeValue { value: Some(value) }
     }
@@ -846,17 +846,15 @@ mod tests {
 
     #[test]
     fn conditions_read_the_message() {
-        use crate::clock::Clock;
         use crate::model::{
             ActivationPolicy, ConditionText, Documents, PermissionBlock, RoleAssignment, RoleDefinition,
             Schedule, ScheduleKind, Spanned,
         };
-        use crate::policy::{CompileOptions, Policy};
         use v1::attribute_value::Value;
 
         let text = |value: &str| Spanned::new(value.to_owned(), Default::default());
         let condition = "SubOperationMatches{'Blob.List'} AND @Request[ns/t:a] StringEquals 'x' AND \
-                         @Resource[ns/t:n] NumericEquals 5 AND @Resource[ns/t:tags:env] StringEquals 'prod' AND \
+                         @Resource[ns/t:n] NumericEquals 5 AND @Resource[ns/t/tags:env] StringEquals 'prod' AND \
                          @Principal[ns/t:p] BoolEquals true AND \
                          @Environment[net] ForAnyOfAnyValues:StringEquals {'home'}";
         let role = "acdd72a7-3385-48ef-bd42-f606fba81ae7";
@@ -897,13 +895,10 @@ mod tests {
             }],
             ..Default::default()
         };
-        let policy = Policy::compile(&documents, CompileOptions::default()).unwrap();
-        let clock = Clock::system();
-        let (mut writer, _reader) = crate::snapshot::cell();
-        let (snapshot, _none) = writer.activate(policy, 0, clock.now());
+        let (authorizer, snapshot) = decision_point(&documents);
         let decided = |asked: &Asked<'_>| {
-            let evaluation = snapshot.policy.evaluate(&asked.request, clock.now()).unwrap();
-            result(&snapshot, asked, &Answer { evaluation, cached: false }, &AgentProgress::default())
+            let answer = authorizer.check(&snapshot, &asked.request, asked.agent.as_ref()).unwrap();
+            result(&snapshot, asked, &answer)
         };
 
         let of = |name: &str, given: Value| HashMap::from([(name.to_owned(), value(given))]);
@@ -914,7 +909,7 @@ mod tests {
         let tags = v1::AttributeDictionary { entries: of("env", Value::Text("prod".into())) };
         let resource = wire.resource.as_mut().unwrap();
         resource.attributes = of("ns/t:n", Value::Number(5));
-        resource.attributes.extend(of("ns/t:tags", Value::Dictionary(tags)));
+        resource.attributes.extend(of("ns/t/tags", Value::Dictionary(tags)));
         wire.subject.as_mut().unwrap().attributes = of("ns/t:p", Value::Boolean(true));
         wire.environment_attributes = of("net", Value::List(texts("home")));
         assert_eq!(decided(&check_request(&wire).unwrap()).decision(), v1::Decision::Allowed);
@@ -1046,63 +1041,85 @@ mod tests {
 
     #[test]
     fn steps_and_whose_rights() {
-        use crate::model::{Documents, Guid, Spanned};
-        use crate::policy::{CompileOptions, Policy};
+        use crate::model::{
+            AgentDocument, Documents, PermissionBlock, RoleAssignment, RoleDefinition, Spanned,
+        };
 
         let text = |value: &str| Spanned::new(value.to_owned(), Default::default());
-        let role = Guid::from_u128(7).to_string();
+        let group = "/subscriptions/11111111-1111-1111-1111-111111111111/resourceGroups/app";
         let documents = Documents {
-            role_definitions: vec![crate::model::RoleDefinition {
-                id: text(&role),
+            role_definitions: vec![RoleDefinition {
+                id: text("writer"),
                 role_name: text("Writer"),
-                permissions: vec![crate::model::PermissionBlock {
-                    actions: vec![text("*")],
-                    ..Default::default()
-                }],
+                permissions: vec![PermissionBlock { actions: vec![text("*")], ..Default::default() }],
                 assignable_scopes: vec![text("/")],
                 ..Default::default()
             }],
-            role_assignments: vec![crate::model::RoleAssignment {
+            role_assignments: vec![RoleAssignment {
                 name: text("a1"),
                 principal_id: text("uma"),
-                role_definition_id: text(&role),
-                scope: text("/"),
+                role_definition_id: text("writer"),
+                scope: text(group),
+                ..Default::default()
+            }],
+            agents: vec![AgentDocument {
+                principal_id: text("sre"),
+                managed_resource_groups: vec![text(group)],
                 ..Default::default()
             }],
             ..Default::default()
         };
-        let policy = Policy::compile(&documents, CompileOptions::default()).unwrap();
-        let (mut writer, _reader) = crate::snapshot::cell();
-        let (snapshot, _none) = writer.activate(policy, 0, Timestamp::UNIX_EPOCH);
+        let (authorizer, snapshot) = decision_point(&documents);
         let mut wire = good();
-        let uma = v1::Subject { principal_id: "uma".into(), ..Default::default() };
-        wire.agent = Some(v1::AgentContext { on_behalf_of: Some(uma), ..Default::default() });
-        let asked = check_request(&wire).unwrap();
-        let as_user = asked.agent.unwrap().user_request(&asked.request).unwrap();
-        let progress = AgentProgress {
-            steps: vec![
-                Step::new(StepKind::ApprovalPrompt, StepState::Done),
-                Step::new(StepKind::OboPrompt, StepState::Done),
-                Step::new(StepKind::ExecuteAsUser, StepState::Next),
-            ],
-            executed_as: Some(ExecutedAs::User),
+        wire.action.as_mut().unwrap().name = "A.B/c/write".into();
+        wire.subject.as_mut().unwrap().principal_id = "sre".into();
+        wire.resource.as_mut().unwrap().scope = group.into();
+        let decided = |wire: &v1::CheckRequest| {
+            let asked = check_request(wire).unwrap();
+            let answer = authorizer.check(&snapshot, &asked.request, asked.agent.as_ref()).unwrap();
+            let told = result(&snapshot, &asked, &answer);
+            let steps: Vec<_> = told
+                .steps
+                .iter()
+                .map(|step| (step.kind.clone().unwrap(), step.state().as_str_name()))
+                .collect();
+            (told, steps)
         };
-        let evaluation = snapshot.policy.evaluate(&as_user, Timestamp::UNIX_EPOCH).unwrap();
-        let told = result(&snapshot, &asked, &Answer { evaluation, cached: false }, &progress);
-        assert_eq!((told.decision(), told.executed_as()), (v1::Decision::Allowed, v1::ExecutedAs::User));
-        let reason = "with the rights of the user who asks: role \"Writer\", assigned to the subject at /, ";
-        assert!(told.reason.starts_with(reason), "{}", told.reason);
-        let states: Vec<_> = told.steps.iter().map(|step| step.state().as_str_name()).collect();
-        assert_eq!(states, ["STEP_STATE_DONE", "STEP_STATE_DONE", "STEP_STATE_NEXT"]);
-        assert!(matches!(told.steps[2].kind, Some(v1::step::Kind::ExecuteAsUser(_))));
-
-        // What is not allowed is done as nobody.
-        let evaluation = snapshot.policy.evaluate(&asked.request, Timestamp::UNIX_EPOCH).unwrap();
-        let told = result(&snapshot, &asked, &Answer { evaluation, cached: false }, &progress);
-        assert_eq!(
-            (told.decision(), told.executed_as()),
-            (v1::Decision::NotAllowed, v1::ExecutedAs::Unspecified)
+        use v1::step::Kind::{ApprovalPrompt, ExecuteAsUser, OnBehalfOfPrompt};
+        let (approval, obo, execute) = (
+            ApprovalPrompt(v1::ApprovalPrompt {}),
+            OnBehalfOfPrompt(v1::OnBehalfOfPrompt {}),
+            ExecuteAsUser(v1::ExecuteAsUser {}),
         );
+
+        let uma = v1::Subject { principal_id: "uma".into(), ..Default::default() };
+        wire.agent = Some(v1::AgentContext { on_behalf_of: Some(uma.clone()), ..Default::default() });
+        let (told, steps) = decided(&wire);
+        assert_eq!(
+            (told.decision(), told.reason_code(), told.executed_as()),
+            (v1::Decision::NotAllowed, v1::ReasonCode::AgentApprovalRequired, v1::ExecutedAs::Unspecified)
+        );
+        let states = |states: [&'static str; 3]| {
+            [approval.clone(), obo.clone(), execute.clone()].into_iter().zip(states).collect::<Vec<_>>()
+        };
+        assert_eq!(steps, states(["STEP_STATE_NEXT", "STEP_STATE_LATER", "STEP_STATE_LATER"]));
+
+        let agent = wire.agent.as_mut().unwrap();
+        let verdict = v1::ApprovalVerdict::Approve as i32;
+        agent.approval = Some(v1::AgentApproval { by: Some(uma), verdict });
+        let (told, steps) = decided(&wire);
+        assert_eq!(told.reason_code(), v1::ReasonCode::AgentOnBehalfOfRequired);
+        assert_eq!(steps, states(["STEP_STATE_DONE", "STEP_STATE_NEXT", "STEP_STATE_LATER"]));
+
+        let verdict = v1::ConsentVerdict::Grant as i32;
+        wire.agent.as_mut().unwrap().consent = Some(v1::AgentConsent { principal_id: "uma".into(), verdict });
+        let (told, steps) = decided(&wire);
+        assert_eq!((told.decision(), told.executed_as()), (v1::Decision::Allowed, v1::ExecutedAs::User));
+        assert_eq!(steps, states(["STEP_STATE_DONE", "STEP_STATE_DONE", "STEP_STATE_NEXT"]));
+        assert!(told.role_assignment_id.ends_with("/roleAssignments/a1"), "{}", told.role_assignment_id);
+        let reason =
+            "with the rights of the user who asks: role \"Writer\", assigned to the subject at /subs";
+        assert!(told.reason.starts_with(reason), "{}", told.reason);
     }
 
     #[test]

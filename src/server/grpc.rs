@@ -11,14 +11,13 @@ use tonic::{Request, Response, Status};
 
 use crate::authorizer::{Answer, Authorizer};
 use crate::metrics::{CheckLabels, Metrics};
-use crate::model::{AgentProgress, Plane, ReasonCode, Undecided};
+use crate::model::{Plane, ReasonCode, Undecided};
 use crate::proto::v1;
 use crate::proto::v1::authorization_service_server::{AuthorizationService, AuthorizationServiceServer};
 use crate::snapshot::Snapshot;
 
 use super::Transport;
 use super::convert::{self, Asked};
-use super::decide::decide;
 use super::health::Health;
 use super::trace::{CallSpan, Method, Tracing};
 
@@ -95,16 +94,16 @@ impl AuthorizationApi {
         })?;
         let active = self.authorizer.snapshot();
         let outcome = match active.get() {
-            Some(snapshot) => self.decide(snapshot, &asked).map(|decided| (snapshot, decided)),
+            Some(snapshot) => self.decide(snapshot, &asked).map(|answer| (snapshot, answer)),
             None => Err(self.counters.count_undecided(Undecided::NoPolicy)),
         };
         match outcome {
-            Ok((snapshot, (answer, progress))) => {
+            Ok((snapshot, answer)) => {
                 if let Some(span) = span {
                     span.answered(&wire.request_id, &asked.request, snapshot, &answer);
                 }
                 Ok(v1::CheckResponse {
-                    result: Some(convert::result(snapshot, &asked, &answer, &progress)),
+                    result: Some(convert::result(snapshot, &asked, &answer)),
                     policy: Some(convert::identity(snapshot)),
                     request_id: wire.request_id.clone(),
                 })
@@ -174,19 +173,20 @@ impl AuthorizationApi {
         };
         let outcome = self.decide(snapshot, &asked);
         if let Some(span) = span {
-            span.item(index, &asked.request, snapshot, outcome.as_ref().map(|(answer, _)| answer));
+            span.item(index, &asked.request, snapshot, outcome.as_ref());
         }
         match outcome {
-            Ok((answer, progress)) => Outcome::Result(convert::result(snapshot, &asked, &answer, &progress)),
+            Ok(answer) => Outcome::Result(convert::result(snapshot, &asked, &answer)),
+
             Err(undecided) => Outcome::Error(convert::undecided_item(&undecided)),
         }
     }
 
-    fn decide(&self, snapshot: &Snapshot, asked: &Asked<'_>) -> Result<(Answer, AgentProgress), Undecided> {
-        match decide(&self.authorizer, snapshot, asked) {
-            Ok((answer, progress)) => {
+    fn decide(&self, snapshot: &Snapshot, asked: &Asked<'_>) -> Result<Answer, Undecided> {
+        match self.authorizer.check(snapshot, &asked.request, asked.agent.as_ref()) {
+            Ok(answer) => {
                 self.counters.count(asked.request.plane, &answer);
-                Ok((answer, progress))
+                Ok(answer)
             }
             Err(undecided) => {
                 if undecided == Undecided::DamagedPolicy {

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 pub mod admin;
 pub mod convert;
-pub mod decide;
 pub mod grpc;
 pub mod health;
 pub mod listen;

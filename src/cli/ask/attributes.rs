@@ -17,21 +17,21 @@ pub(super) type Attributes = HashMap<String, v1::AttributeValue>;
 #[command(next_help_heading = "Attributes, read by conditions")]
 pub(super) struct AttributeArgs {
     /// What the operation asks for (@Request); VALUE is JSON, or else text; may be repeated
-    #[arg(long = "request-attribute", value_name = "NAME=VALUE")]
-    request: Vec<String>,
+    #[arg(long, value_name = "NAME=VALUE")]
+    request_attribute: Vec<String>,
     /// The stored object (@Resource)
-    #[arg(long = "resource-attribute", value_name = "NAME=VALUE")]
-    resource: Vec<String>,
+    #[arg(long, value_name = "NAME=VALUE")]
+    resource_attribute: Vec<String>,
     /// The principal's custom security attributes (@Principal)
-    #[arg(long = "principal-attribute", value_name = "NAME=VALUE")]
-    principal: Vec<String>,
+    #[arg(long, value_name = "NAME=VALUE")]
+    principal_attribute: Vec<String>,
     /// Circumstances (@Environment); the time is the check's own
-    #[arg(long = "environment-attribute", value_name = "NAME=VALUE")]
-    environment: Vec<String>,
+    #[arg(long, value_name = "NAME=VALUE")]
+    environment_attribute: Vec<String>,
     /// JSON object with any of `request`, `resource`, `principal` and `environment`, each an object of names and
     /// values; the flags win
-    #[arg(long = "attributes", value_name = "FILE")]
-    file: Option<PathBuf>,
+    #[arg(long, value_name = "FILE")]
+    attributes: Option<PathBuf>,
 }
 
 /// The four sources.
@@ -46,11 +46,16 @@ pub(super) struct Sources {
 impl AttributeArgs {
     /// Reads flags and file, or says everything that is wrong with them.
     pub(super) fn read(&self, mistakes: &mut Vec<String>) -> Sources {
-        let mut sources = self.file.as_deref().map(|file| from_file(file, mistakes)).unwrap_or_default();
-        sources.request.extend(from_flags("--request-attribute", &self.request, mistakes));
-        sources.resource.extend(from_flags("--resource-attribute", &self.resource, mistakes));
-        sources.principal.extend(from_flags("--principal-attribute", &self.principal, mistakes));
-        sources.environment.extend(from_flags("--environment-attribute", &self.environment, mistakes));
+        let mut sources =
+            self.attributes.as_deref().map(|file| from_file(file, mistakes)).unwrap_or_default();
+        sources.request.extend(from_flags("--request-attribute", &self.request_attribute, mistakes));
+        sources.resource.extend(from_flags("--resource-attribute", &self.resource_attribute, mistakes));
+        sources.principal.extend(from_flags("--principal-attribute", &self.principal_attribute, mistakes));
+        sources.environment.extend(from_flags(
+            "--environment-attribute",
+            &self.environment_attribute,
+            mistakes,
+        ));
         sources
     }
 }

@@ -7,7 +7,6 @@ use crate::proto::v1;
 use crate::proto::v1::authorization_service_client::AuthorizationServiceClient;
 use crate::proto::v1::step::Kind;
 use crate::server::convert;
-use crate::server::decide::decide;
 
 use super::activation::{Activation, takes};
 use super::question::{QuestionArgs, flag_of};
@@ -108,10 +107,12 @@ fn here(directory: Directory<'_>, question: &v1::CheckRequest) -> Result<v1::Che
     let asked =
         convert::check_request(question).map_err(|violations| NoAnswer::Status(violations.into_status()))?;
     let here = directory.open()?;
-    let (answer, progress) = decide(&here.authorizer, &here.snapshot, &asked)
+    let answer = here
+        .authorizer
+        .check(&here.snapshot, &asked.request, asked.agent.as_ref())
         .map_err(|undecided| NoAnswer::Status(convert::undecided_status(&undecided)))?;
     Ok(v1::CheckResponse {
-        result: Some(convert::result(&here.snapshot, &asked, &answer, &progress)),
+        result: Some(convert::result(&here.snapshot, &asked, &answer)),
         policy: Some(convert::identity(&here.snapshot)),
         request_id: String::new(),
     })
