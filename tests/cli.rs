@@ -124,6 +124,91 @@ fn check_that_cannot_decide() {
 }
 
 #[test]
+fn check_brings_attributes_and_time() {
+    let dir = policy();
+    let path = dir.path().to_str().unwrap();
+    let app = vault("app");
+    let file = dir.path().join(".attributes");
+    std::fs::write(
+        &file,
+        r#"{"resource": {"a/b:tags": {"env": "prod"}, "n": [1, true, null]}, "principal": {}}"#,
+    )
+    .unwrap();
+    let question = question(ALICE, READ, &app);
+    let more = ["--policy", path, "--json", "--attributes", file.to_str().unwrap()];
+    let flags =
+        ["--request-attribute", "a=1", "--resource-attribute", "n=text", "--sub-operation", "Blob.List"];
+    let time = ["--now", "2026-01-31T09:30:00+01:00", "--principal-attribute", "x={\"k\": \"v\"}"];
+    let output = ask(&question, &[&more[..], &flags[..], &time[..]].concat());
+    assert_eq!((code(&output), &json(&output)["decision"]), (0, &"Allowed".into()), "{output:?}");
+
+    let nested =
+        ["--policy", path, "--request-attribute", "a=[[1]]", "--environment-attribute", "b={\"\": 1}"];
+    let output = ask(&question, &nested);
+    assert_eq!(code(&output), 2);
+    for wanted in [
+        "`--request-attribute[\"a\"]` holds a list or a dictionary inside a list or a dictionary",
+        "`--environment-attribute[\"b\"]` has an empty key",
+    ] {
+        assert!(stderr(&output).contains(wanted), "{wanted} not in {output:?}");
+    }
+
+    std::fs::write(&file, r#"{"request": 1, "context": {}, "resource": {"x": 0.5}}"#).unwrap();
+    let flags = ["--request-attribute", "a", "--request-attribute", "=1", "--resource-attribute", "a=[1"];
+    let output = ask(&question, &[&more[..], &flags[..], &["--approval", "approve"]].concat());
+    assert_eq!(code(&output), 2);
+    let errors = stderr(&output);
+    for wanted in [
+        "`--attributes` holds `context`; wanted",
+        "`--attributes` `request` is no object",
+        "`--attributes` `resource.x` is `0.5`, no 64-bit whole number",
+        "`--request-attribute` is `a`; wanted NAME=VALUE",
+        "`--request-attribute` is `=1`; wanted NAME=VALUE",
+        "`--resource-attribute` `a` begins like JSON and is none",
+        "`--approval` wants `--approval-by` or `--on-behalf-of`",
+    ] {
+        assert!(errors.contains(wanted), "{wanted} not in\n{errors}");
+    }
+    assert_eq!(errors.lines().count(), 7, "{errors}");
+
+    assert_eq!(code(&ask(&question, &["--policy", path, "--now", "yesterday"])), 2);
+    let output = ask(&question, &["--connect", "http://127.0.0.1:1", "--now", "2026-01-31T09:30:00Z"]);
+    assert_eq!(code(&output), 2, "{output:?}");
+    assert_eq!(code(&ask(&question, &["--policy", path, "--consent", "grant"])), 2, "consent of whom");
+    assert_eq!(code(&ask(&question, &["--policy", path, "--attributes", "/nonexistent"])), 2);
+}
+
+/// Who is no agent of the policy is refused, whatever rights it has and whatever was approved.
+#[test]
+fn check_of_an_unknown_agent() {
+    let dir = policy();
+    let path = dir.path().to_str().unwrap();
+    let app = vault("app");
+    let question = question(ALICE, READ, &app);
+    for flags in [
+        &["--agent"][..],
+        &["--agent-mode", "autonomous"],
+        &[
+            "--on-behalf-of",
+            ALICE,
+            "--on-behalf-of-group",
+            TEAM,
+            "--approval",
+            "approve",
+            "--consent",
+            "grant",
+        ],
+    ] {
+        let output = ask(&question, &[&["--policy", path, "--json"], flags].concat());
+        assert_eq!(code(&output), 3, "{output:?}");
+        let answer = json(&output);
+        assert_eq!(answer["decision"], "NotAllowed");
+        assert_eq!(answer["reasonCode"], "AGENT_NO_MANAGED_RESOURCE_GROUPS");
+        assert!(answer["executedAs"].is_null() && answer["steps"].is_null(), "{answer}");
+    }
+}
+
+#[test]
 fn check_used_wrongly() {
     let dir = policy();
     let path = dir.path().to_str().unwrap();
