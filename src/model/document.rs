@@ -6,6 +6,7 @@ use std::ops::Range;
 use jiff::Timestamp;
 
 use super::problem::Location;
+use super::scope::{Scope, ScopeKind};
 
 /// A longer line is not shown: minified exports are one line of megabytes.
 const LONGEST_LINE: usize = 4096;
@@ -339,12 +340,36 @@ pub struct Locator<'a> {
     files: &'a [SourceFile],
 }
 
+/// How far a file has been walked over.
+#[derive(Default)]
+struct Walked {
+    file: u32,
+    offset: usize,
+    /// Line breaks before `offset`.
+    lines: usize,
+    line_start: usize,
+    /// Characters of the line before `offset`.
+    column: usize,
+}
+
 // === impls ===
 
 impl<T> Spanned<T> {
     /// A value with its place.
     pub const fn new(value: T, at: At) -> Self {
         Self { value, at }
+    }
+}
+
+impl RoleDefinition {
+    /// Whether it is one of Azure's own. A document need not say so: one that does not claim to be the tenant's
+    /// and names no scope inside the tenant can only be Azure's.
+    pub fn is_built_in(&self) -> bool {
+        let inside = |scope: &Spanned<String>| {
+            Scope::parse(&scope.value)
+                .map_or(true, |scope| !matches!(scope.kind(), ScopeKind::Root | ScopeKind::Provider))
+        };
+        !self.custom && !self.assignable_scopes.iter().any(inside)
     }
 }
 
@@ -404,24 +429,47 @@ impl<'a> Locator<'a> {
 
     /// File, line and column of a place; `None` for a file that is not there.
     pub fn locate(&self, at: At) -> Option<Location> {
+        self.locate_from(at, &mut Walked::default())
+    }
+
+    /// The same for many places, walking over each file once.
+    pub fn locate_all(&self, places: &[At]) -> Vec<Option<Location>> {
+        let mut order: Vec<(At, usize)> = places.iter().copied().zip(0..).collect();
+        order.sort_by_key(|(at, _)| (at.file, at.start));
+        let mut walked = Walked::default();
+        let mut located: Vec<(usize, Option<Location>)> =
+            order.into_iter().map(|(at, index)| (index, self.locate_from(at, &mut walked))).collect();
+        located.sort_by_key(|(index, _)| *index);
+        located.into_iter().map(|(_, location)| location).collect()
+    }
+
+    fn locate_from(&self, at: At, walked: &mut Walked) -> Option<Location> {
         let file = self.files.get(usize::try_from(at.file).ok()?)?;
-        let clamp = |offset: u32| {
-            let mut offset = usize::try_from(offset).unwrap_or(usize::MAX).min(file.text.len());
-            while !file.text.is_char_boundary(offset) {
-                offset = offset.saturating_sub(1);
-            }
-            offset
-        };
+        let text = file.text.as_str();
+        let clamp = |offset: u32| text.floor_char_boundary(usize::try_from(offset).unwrap_or(usize::MAX));
         let (start, end) = (clamp(at.start), clamp(at.end.max(at.start)));
-        let before = file.text.get(..start)?;
-        let line_start = before.rfind('\n').map_or(0, |newline| newline.saturating_add(1));
-        let line_text = file.text.get(line_start..)?.lines().next().unwrap_or_default();
+        if walked.file != at.file || walked.offset > start {
+            *walked = Walked { file: at.file, ..Walked::default() };
+        }
+        let between = text.get(walked.offset..start)?;
+        if let Some(newline) = between.rfind('\n') {
+            walked.lines = walked.lines.saturating_add(between.matches('\n').count());
+            walked.line_start = walked.offset.saturating_add(newline).saturating_add(1);
+            walked.column = text.get(walked.line_start..start)?.chars().count();
+        } else {
+            walked.column = walked.column.saturating_add(between.chars().count());
+        }
+        walked.offset = start;
+        let line = text.get(walked.line_start..)?;
+        // One byte more than is shown tells a line that is too long.
+        let window = line.get(..line.floor_char_boundary(LONGEST_LINE.saturating_add(4)))?;
+        let line_text = window.lines().next().unwrap_or_default();
         let line_text = if line_text.len() > LONGEST_LINE { "" } else { line_text };
         Some(Location {
             file: file.path.clone(),
-            line: before.matches('\n').count().saturating_add(1),
-            column: before.get(line_start..)?.chars().count().saturating_add(1),
-            length: file.text.get(start..end)?.lines().next().map_or(1, |first| first.chars().count().max(1)),
+            line: walked.lines.saturating_add(1),
+            column: walked.column.saturating_add(1),
+            length: text.get(start..end)?.lines().next().map_or(1, |first| first.chars().count().max(1)),
             line_text: line_text.to_owned(),
         })
     }
@@ -696,6 +744,20 @@ mod tests {
         assert_eq!((location.line, location.column, location.length), (2, 8, 5));
         assert_eq!(location.line_text, "  \"ä\": \"x y\"");
         assert_eq!(location.to_string(), "a.json:2:8");
+    }
+
+    #[test]
+    fn many_places_are_found_in_one_walk() {
+        let text = "{\n  \"ä\": \"x y\",\r\n \"b\": [1,\n\n 2]}\n";
+        let file = |path: &str| SourceFile { path: path.into(), text: text.into() };
+        let files = [file("a.json"), file("b.json")];
+        let locator = Locator::new(&files);
+        let places: Vec<At> = (0..40_u32)
+            .flat_map(|start| [2, 1, 0].map(|file| At { file, start: (start * 7) % 40, end: start + 3 }))
+            .collect();
+        let one_by_one: Vec<_> = places.iter().map(|at| locator.locate(*at)).collect();
+        assert_eq!(locator.locate_all(&places), one_by_one);
+        assert_eq!(one_by_one.iter().filter(|place| place.is_none()).count(), 40);
     }
 
     #[test]
