@@ -846,9 +846,11 @@ fn grants_nothing(condition: Option<&Condition<'_>>, role: Option<&RoleDefinitio
     if let Some(Condition { text, guid_operator: Some(operator), .. }) = condition
         && role.is_some_and(has_storage_data_actions)
     {
-        let message = "a condition with GUID operators on a role with `Microsoft.Storage` data actions is not \
-                       supported: the role assignment grants nothing";
-        let problem = Problem::warning("InvalidCondition", message).field("condition");
+        let message = "GUID operators are not supported in conditions on a role with `Microsoft.Storage` data \
+                       actions: the assignment grants nothing";
+        let problem = Problem::warning("guid_operator_on_storage_role", message)
+            .field("condition")
+            .help("compare the ids as text, with `StringEqualsIgnoreCase`");
         findings.put_part(text, operator.clone(), problem);
     }
 }

@@ -19,6 +19,10 @@ Examples:
   postern validate examples/contoso
   postern validate --lenient exports/ --json | jq '.problems[].message'
 
+Refused is what `serve` refuses, and what Azure refuses to write today: beyond a limit, a name that is taken,
+a scope that the role is not for, an ambiguous condition. `serve` takes those: stored data may be older than
+the rules.
+
 Exit codes: 0 valid (with warnings or without), 1 refused, 2 wrong usage.";
 
 /// What to validate.
