@@ -315,9 +315,21 @@ pub(super) fn recognize(value: Value<'_>) -> Is {
 
 /// The kind of PIM that an id stands for; the others are told by what they hold.
 fn by_id(id: &str) -> Option<Is> {
-    let kind = ids::kind_of(id)?;
-    by_type(&format!("Microsoft.Authorization/{kind}")).filter(|is| {
-        matches!(is, Is::Schedule(_) | Is::ScheduleRequest | Is::PolicyAssignment | Is::ManagementPolicy)
+    by_pim_type(ids::kind_of(id)?)
+}
+
+/// The last part of a resource type of PIM.
+fn by_pim_type(name: &str) -> Option<Is> {
+    const REQUESTS: [&str; 2] = ["roleAssignmentScheduleRequests", "roleEligibilityScheduleRequests"];
+    let is = |known: &str| name.eq_ignore_ascii_case(known);
+    Some(match name {
+        _ if REQUESTS.into_iter().any(is) => Is::ScheduleRequest,
+        _ if is("roleManagementPolicyAssignments") => Is::PolicyAssignment,
+        _ if is("roleManagementPolicies") => Is::ManagementPolicy,
+        _ => {
+            Told::by_name(name)?;
+            Is::Schedule(None)
+        }
     })
 }
 
@@ -345,13 +357,7 @@ pub(super) fn by_type(name: &str) -> Option<Is> {
                 "roledefinitions" if holder.ends_with("/providers") => Is::RoleDefinition,
                 "denyassignments" if holder.ends_with("/providers") => Is::DenyAssignment,
                 _ if !authorization => return None,
-                "roleassignmentschedulerequests" | "roleeligibilityschedulerequests" => Is::ScheduleRequest,
-                "rolemanagementpolicyassignments" => Is::PolicyAssignment,
-                "rolemanagementpolicies" => Is::ManagementPolicy,
-                _ => {
-                    Told::by_name(last)?;
-                    Is::Schedule(None)
-                }
+                _ => return by_pim_type(last),
             }
         }
     })

@@ -144,17 +144,17 @@ fn parse(document: &Document<'_>, section: Option<Told>, context: &mut Context) 
 
 /// Kind and shape, by everything that says something of them.
 fn tell(document: &Document<'_>, section: Option<Told>, context: &mut Context) -> Option<Told> {
-    let mut evidence: Vec<(&'static str, ScheduleKind, Option<ScheduleShape>)> = Vec::new();
+    let mut evidence: Vec<(String, ScheduleKind, Option<ScheduleShape>)> = Vec::new();
     let text = |name: &str| document.top.get(name).and_then(|value| value.as_str());
     let by_type = text("type").and_then(|name| Told::by_name(ids::last_segment(name)));
     let by_id = text("id").and_then(ids::kind_of).and_then(Told::by_name);
     for (name, told) in [("the section", section), ("`type`", by_type), ("`id`", by_id)] {
-        evidence.extend(told.map(|told| (name, told.kind, Some(told.shape))));
+        evidence.extend(told.map(|told| (name.to_owned(), told.kind, Some(told.shape))));
     }
     if let Some(value) = document.find(&["kind"], context) {
         let word = document.text_of(value, context)?;
         match kind_by_word(&word.value) {
-            Some(kind) => evidence.push(("`kind`", kind, None)),
+            Some(kind) => evidence.push(("`kind`".to_owned(), kind, None)),
             // A document of Azure may have a kind of its own.
             None if !evidence.is_empty() => {}
             None => {
@@ -170,9 +170,10 @@ fn tell(document: &Document<'_>, section: Option<Told>, context: &mut Context) -
     let telling = TELLING.iter().filter(|(name, ..)| document.has(name));
     let stated = evidence.iter().any(|(_, _, shape)| shape.is_some());
     // The shape is stated, or else concluded from the properties.
-    evidence.extend(telling.map(|(name, kind, shape)| (*name, *kind, shape.filter(|_| !stated))));
+    evidence
+        .extend(telling.map(|(name, kind, shape)| (format!("`{name}`"), *kind, shape.filter(|_| !stated))));
 
-    let Some(&(first, kind, _)) = evidence.first() else {
+    let Some((first, kind, _)) = evidence.first() else {
         context.report.at(
             document.body().at(),
             Problem::error(
@@ -187,22 +188,18 @@ fn tell(document: &Document<'_>, section: Option<Told>, context: &mut Context) -
         );
         return None;
     };
-    let shapes = || evidence.iter().filter_map(|(name, _, shape)| Some((*name, (*shape)?)));
+    let shapes = || evidence.iter().filter_map(|(name, _, shape)| Some((name, (*shape)?)));
     let shape = shapes().next();
-    let other = evidence.iter().find(|(_, other, _)| *other != kind).map(|(other, ..)| (first, *other));
-    let other = other.or_else(|| {
-        let (first, shape) = shape?;
+    let other_shape = shape.filter(|_| stated).and_then(|(first, shape)| {
         shapes().find(|(_, other)| *other != shape).map(|(other, _)| (first, other))
     });
-    if let Some((one, other)) = other {
-        let quoted = |name: &str| {
-            if name.starts_with(['`', 't']) { name.to_owned() } else { format!("`{name}`") }
-        };
+    let other = evidence.iter().find(|(_, other, _)| other != kind).map(|(other, ..)| (first, other));
+    if let Some((one, other)) = other.or(other_shape) {
         context.report.at(
             document.body().at(),
             Problem::error(
                 "ContradictoryKind",
-                format!("{} and {} are of two kinds of schedule", quoted(one), quoted(other)),
+                format!("{one} and {other} are of two kinds of schedule"),
             )
             .help(
                 "a document is an active or an eligible schedule, or an instance of one: correct one of them",
@@ -210,7 +207,7 @@ fn tell(document: &Document<'_>, section: Option<Told>, context: &mut Context) -
         );
         return None;
     }
-    Some(Told { kind, shape: shape.map_or(ScheduleShape::Schedule, |(_, shape)| shape) })
+    Some(Told { kind: *kind, shape: shape.map_or(ScheduleShape::Schedule, |(_, shape)| shape) })
 }
 
 /// One of the API's words; only `Provisioned` counts.
@@ -394,6 +391,7 @@ pub(super) fn check(context: &mut Context) {
     for (schedule, _) in all.iter().zip(&out).filter(|(_, out)| !**out) {
         if let Some(linked) = &schedule.linked_eligibility
             && schedule.kind == ScheduleKind::Active
+            && schedule.is_provisioned()
             && !eligible.contains(&Name(&linked.value))
         {
             report.at(

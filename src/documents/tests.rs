@@ -792,7 +792,7 @@ fn carets_inside_conditions() {
         let at = problem.location.as_ref().unwrap();
         let text = fill(&text);
         let start = text.rfind(mark).unwrap();
-        let before = &text[..start];
+        let before = text.get(..start).unwrap();
         let place =
             (before.matches('\n').count() + 1, before.rsplit('\n').next().unwrap().chars().count() + 1);
         assert_eq!((at.line, at.column, at.length), (place.0, place.1, mark.len()), "{text}");
