@@ -59,11 +59,12 @@ impl Authorizer {
         if !self.cache.serves(request) {
             return Ok(Answer { evaluation: snapshot.policy.evaluate(request, now)?, cached: false });
         }
-        if let Some(evaluation) = self.cache.get(snapshot.generation, request, now) {
+        let uses = snapshot.policy.uses();
+        if let Some(evaluation) = self.cache.get(snapshot.generation, uses, request, now) {
             return Ok(Answer { evaluation, cached: true });
         }
         let evaluation = snapshot.policy.evaluate(request, now)?;
-        self.cache.insert(snapshot.generation, request, &evaluation, now);
+        self.cache.insert(snapshot.generation, uses, request, &evaluation, now);
         Ok(Answer { evaluation, cached: false })
     }
 

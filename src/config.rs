@@ -68,6 +68,18 @@ pub struct ServeArgs {
     )]
     pub strict_wildcards: String,
 
+    /// Let conditions use operators that Azure has not: time of day, IP ranges, contains, ends with, matches
+    #[arg(
+        long,
+        env = "POSTERN_CONDITION_EXTENSIONS",
+        value_name = "BOOL",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true
+    )]
+    pub condition_extensions: String,
+
     /// Unix socket for gRPC; alone it replaces TCP
     #[arg(long, env = "POSTERN_UDS", value_name = "PATH")]
     pub uds: Option<String>,
@@ -282,6 +294,7 @@ impl Config {
         let admin = reader.read("admin", "an address and port such as `127.0.0.1:4771`, or `off`", listener);
         let lenient = reader.bool("lenient");
         let strict_wildcards = reader.bool("strict-wildcards");
+        let condition_extensions = reader.bool("condition-extensions");
         let reflection = reader.bool("reflection");
         let max_batch_items = reader.read("max-batch-items", "a number from 1 to 10000", |text| {
             text.parse().ok().filter(|items| (1..=MOST_BATCH_ITEMS).contains(items))
@@ -313,6 +326,7 @@ impl Config {
                     lenience: if lenient? { Lenience::Lenient } else { Lenience::Strict },
                     compile: CompileOptions {
                         wildcards: if strict_wildcards? { Wildcards::Strict } else { Wildcards::Collapse },
+                        condition_extensions: condition_extensions?,
                     },
                 },
                 uds: match uds {

@@ -41,6 +41,9 @@ pub(super) struct HowToLoad {
     /// Read `/*/` in patterns literally: without this it also matches a single `/`, as in Azure
     #[arg(long, env = "POSTERN_STRICT_WILDCARDS", value_parser = BoolishValueParser::new())]
     strict_wildcards: bool,
+    /// Let conditions use operators that Azure has not: time of day, IP ranges, contains, ends with, matches
+    #[arg(long, env = "POSTERN_CONDITION_EXTENSIONS", value_parser = BoolishValueParser::new())]
+    condition_extensions: bool,
 }
 
 #[derive(serde::Serialize)]
@@ -73,6 +76,7 @@ impl HowToLoad {
             lenience: if self.lenient { Lenience::Lenient } else { Lenience::Strict },
             compile: CompileOptions {
                 wildcards: if self.strict_wildcards { Wildcards::Strict } else { Wildcards::Collapse },
+                condition_extensions: self.condition_extensions,
             },
         }
     }

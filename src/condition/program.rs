@@ -312,6 +312,16 @@ impl Uses {
         self.0 & other.0 == other.0
     }
 
+    /// As a number, to be kept beside many programs.
+    pub const fn bits(self) -> u16 {
+        self.0
+    }
+
+    /// From such a number.
+    pub const fn from_bits(bits: u16) -> Self {
+        Self(bits)
+    }
+
     /// Whether attributes of any source are read.
     pub const fn any_attribute(self) -> bool {
         self.0 & 15 != 0

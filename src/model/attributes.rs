@@ -91,6 +91,27 @@ impl Attributes {
         members.map(|(name, value)| (name.clone(), OwnedValue::from_json(value))).collect()
     }
 
+    /// Everything that a bag hands out.
+    pub fn from_bag(bag: &dyn AttributeBag) -> Self {
+        let mut attributes = Self::new();
+        let _ = bag.visit(&mut |name, value| {
+            attributes.insert(name, OwnedValue::from(value));
+            ControlFlow::Continue(())
+        });
+        attributes
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// By its name in this very letter case.
+    pub fn get(&self, name: &str) -> Option<&OwnedValue> {
+        let at = self.0.binary_search_by(|(other, _)| other.as_str().cmp(name)).ok()?;
+        self.0.get(at).map(|(_, value)| value)
+    }
+
     /// Gives an attribute, in place of one of the same name in the same letter case.
     pub fn insert(&mut self, name: impl Into<String>, value: OwnedValue) {
         let name = name.into();
@@ -164,14 +185,7 @@ impl From<Value<'_>> for OwnedValue {
             Value::List(list) => {
                 Self::List((0..list.count()).map(|index| Self::from(list.at(index))).collect())
             }
-            Value::Dictionary(bag) => {
-                let mut entries = Attributes::new();
-                let _ = bag.visit(&mut |name, value| {
-                    entries.insert(name, Self::from(value));
-                    ControlFlow::Continue(())
-                });
-                Self::Dictionary(entries)
-            }
+            Value::Dictionary(bag) => Self::Dictionary(Attributes::from_bag(bag)),
             Value::Other => Self::Other,
         }
     }

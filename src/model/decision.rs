@@ -27,13 +27,46 @@ pub struct DenyHit {
     deny_assignment: u32,
 }
 
-/// Why nothing granted.
+/// What may be activated, as a number of the policy that decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Eligibility {
+    number: u32,
+}
+
+/// Why nothing granted: the first of these, from the end on, that fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// No assignment of the subject or its groups applies to the scope.
+    /// No assignment of the subject or its groups that is active applies to the scope.
     NoRoleAssignment,
     /// Assignments apply, but none of their roles grants the action on this plane.
     ActionNotGranted,
+    /// An assignment would grant, but not at this time.
+    NotActiveNow,
+    /// An assignment would grant, but a condition on it or on its role is not true.
+    ConditionNotMet,
+    /// The subject may activate a role that would grant (semantics, section 5.1).
+    Eligible(Eligibility),
+    /// The subject is an agent, and its flow stops here (semantics, section 6.3).
+    Agent(AgentStop),
+}
+
+/// Where the flow of an agent stops (semantics, sections 6.3 to 6.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AgentStop {
+    /// Somebody has to approve.
+    ApprovalRequired,
+    /// The user has to lend the right.
+    OnBehalfOfRequired,
+    /// Somebody who may approve said no.
+    ApprovalDenied,
+    /// The user does not lend the right.
+    OnBehalfOfDeclined,
+    /// The user has no right that would do, may not lend it, or may not use the agent.
+    UserNotAuthorized,
+    /// The target lies in no managed resource group.
+    OutOfScope,
+    /// There is none.
+    NoManagedResourceGroups,
 }
 
 /// Why there is no decision. Never cached, never an allow, never a deny.
@@ -52,6 +85,9 @@ pub enum Undecided {
         /// The subscription or management group whose place is not known.
         holder: String,
     },
+    /// The conditions take more work than one request may cost.
+    #[error("the conditions that decide this take more steps than one request may")]
+    ConditionsTooCostly,
     /// The compiled policy contradicts itself: damaged memory or a bug, never a decision.
     #[error("the compiled policy is damaged")]
     DamagedPolicy,
@@ -66,8 +102,16 @@ pub enum ReasonCode {
     NoRoleAssignment,
     /// Assigned, but not this action.
     ActionNotGranted,
+    /// Assigned, but not at this time.
+    NotActiveNow,
+    /// Assigned, but under a condition that is not true.
+    ConditionNotMet,
+    /// A role that would grant may be activated.
+    Eligible,
     /// Blocked.
     DenyAssignment,
+    /// An agent's flow stops.
+    Agent(AgentStop),
 }
 
 // === impls ===
@@ -79,6 +123,10 @@ impl Decision {
             Self::Allowed(_) => ReasonCode::RoleAssignment,
             Self::NotAllowed(Why::NoRoleAssignment) => ReasonCode::NoRoleAssignment,
             Self::NotAllowed(Why::ActionNotGranted) => ReasonCode::ActionNotGranted,
+            Self::NotAllowed(Why::NotActiveNow) => ReasonCode::NotActiveNow,
+            Self::NotAllowed(Why::ConditionNotMet) => ReasonCode::ConditionNotMet,
+            Self::NotAllowed(Why::Eligible(_)) => ReasonCode::Eligible,
+            Self::NotAllowed(Why::Agent(stop)) => ReasonCode::Agent(*stop),
             Self::Denied(_) => ReasonCode::DenyAssignment,
         }
     }
@@ -94,13 +142,69 @@ impl Decision {
 }
 
 impl ReasonCode {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::RoleAssignment,
+        Self::NoRoleAssignment,
+        Self::ActionNotGranted,
+        Self::NotActiveNow,
+        Self::ConditionNotMet,
+        Self::Eligible,
+        Self::DenyAssignment,
+        Self::Agent(AgentStop::ApprovalRequired),
+        Self::Agent(AgentStop::OnBehalfOfRequired),
+        Self::Agent(AgentStop::ApprovalDenied),
+        Self::Agent(AgentStop::OnBehalfOfDeclined),
+        Self::Agent(AgentStop::UserNotAuthorized),
+        Self::Agent(AgentStop::OutOfScope),
+        Self::Agent(AgentStop::NoManagedResourceGroups),
+    ];
+
+    /// The decision that it implies, in the words of Azure.
+    pub const fn decision(self) -> &'static str {
+        match self {
+            Self::RoleAssignment => "Allowed",
+            Self::DenyAssignment => "Denied",
+            _ => "NotAllowed",
+        }
+    }
+
     /// The name on every interface, without the prefix of the protobuf enum.
     pub const fn name(self) -> &'static str {
         match self {
             Self::RoleAssignment => "ROLE_ASSIGNMENT",
             Self::NoRoleAssignment => "NO_ROLE_ASSIGNMENT",
             Self::ActionNotGranted => "ACTION_NOT_GRANTED",
+            Self::NotActiveNow => "NOT_ACTIVE_NOW",
+            Self::ConditionNotMet => "CONDITION_NOT_MET",
+            Self::Eligible => "ELIGIBLE",
+            Self::Agent(AgentStop::ApprovalRequired) => "AGENT_APPROVAL_REQUIRED",
+            Self::Agent(AgentStop::OnBehalfOfRequired) => "AGENT_ON_BEHALF_OF_REQUIRED",
+            Self::Agent(AgentStop::ApprovalDenied) => "AGENT_APPROVAL_DENIED",
+            Self::Agent(AgentStop::OnBehalfOfDeclined) => "AGENT_ON_BEHALF_OF_DECLINED",
+            Self::Agent(AgentStop::UserNotAuthorized) => "AGENT_USER_NOT_AUTHORIZED",
+            Self::Agent(AgentStop::OutOfScope) => "AGENT_OUT_OF_SCOPE",
+            Self::Agent(AgentStop::NoManagedResourceGroups) => "AGENT_NO_MANAGED_RESOURCE_GROUPS",
             Self::DenyAssignment => "DENY_ASSIGNMENT",
+        }
+    }
+}
+
+impl AgentStop {
+    /// Why, for people.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::ApprovalRequired => "the agent may do this when somebody who may approve it has approved",
+            Self::OnBehalfOfRequired => {
+                "the agent has no permission itself, but the asking user has and may lend it for this action"
+            }
+            Self::ApprovalDenied => "the approval was refused",
+            Self::OnBehalfOfDeclined => "the asking user does not lend the permission",
+            Self::UserNotAuthorized => {
+                "the agent has no permission itself, and there is no user who has it and may lend it"
+            }
+            Self::OutOfScope => "the target lies in none of the resource groups that the agent manages",
+            Self::NoManagedResourceGroups => "the agent manages no resource group, so it may do nothing",
         }
     }
 }
@@ -114,6 +218,18 @@ impl Grant {
     /// Number of the role assignment in the policy that decided.
     pub const fn assignment(self) -> u32 {
         self.assignment
+    }
+}
+
+impl Eligibility {
+    /// Only the evaluation of a policy can say that somebody is eligible.
+    pub(crate) const fn new(number: u32) -> Self {
+        Self { number }
+    }
+
+    /// Number of the eligibility in the policy that decided.
+    pub const fn number(self) -> u32 {
+        self.number
     }
 }
 

@@ -3,14 +3,14 @@
 //! Matching every pattern of every role on each request would cost more than all the rest. The answer is a pure
 //! function of the policy, the plane and the action, so it is kept as a set of bits: one for each role (and for
 //! each deny assignment) that has a permission block whose include list matches and whose exclude list does not
-//! (semantics, sections 2.1 to 2.3).
+//! (semantics, sections 2.1 to 2.3). Where such a block has a condition, the unit is listed with it instead.
 
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use dashmap::DashMap;
 
-use super::layout::{self, Damaged, STRICT_WILDCARDS, View};
+use super::layout::{self, Damaged, NONE, STRICT_WILDCARDS, View};
 use super::{hash, layout::PatternGroup};
 use crate::model::{Action, MAX_ACTION_BYTES, Plane, Wildcards, pattern_matches};
 
@@ -21,7 +21,10 @@ const MEMO_BYTES: usize = 8 << 20;
 /// The units (roles, then deny assignments) that speak of one action.
 #[derive(Debug)]
 pub(super) struct ActionSet {
+    /// Those with a matching block that has no condition.
     bits: Box<[u64]>,
+    /// The others: unit and condition of each matching block, by unit.
+    conditional: Box<[(u32, u32)]>,
     /// Whether any deny assignment does.
     pub(super) denies: bool,
 }
@@ -37,8 +40,18 @@ pub(super) struct ActionMemo {
 impl ActionSet {
     #[inline]
     pub(super) fn has(&self, unit: u32) -> bool {
-        let word = self.bits.get(unit as usize / 64);
-        word.is_some_and(|word| word >> (unit % 64) & 1 == 1)
+        has_bit(&self.bits, unit)
+    }
+
+    /// Of a unit that [`ActionSet::has`] not: the conditions of its matching blocks, one of which has to do.
+    #[inline]
+    pub(super) fn conditions_of(&self, unit: u32) -> &[(u32, u32)] {
+        if self.conditional.is_empty() {
+            return &[];
+        }
+        let first = self.conditional.partition_point(|(other, _)| *other < unit);
+        let rest = self.conditional.get(first..).unwrap_or_default();
+        rest.get(..rest.partition_point(|(other, _)| *other == unit)).unwrap_or_default()
     }
 
     /// Matches the patterns that can match.
@@ -78,15 +91,21 @@ impl ActionSet {
             }
         }
         let mut bits = vec![0_u64; view.units.div_ceil(64)];
-        let mut denies = false;
-        for (block, unit) in view.blocks.iter().enumerate() {
+        let (mut conditional, mut denies) = (Vec::new(), false);
+        for (block, (unit, condition)) in view.blocks.iter().zip(view.block_conditions).enumerate() {
             let bit = |words: &[u64]| words.get(block / 64).is_some_and(|word| word >> (block % 64) & 1 == 1);
             if bit(&included) && !bit(&excluded) {
-                set_bit(&mut bits, unit.get())?;
+                match condition.get() {
+                    NONE => set_bit(&mut bits, unit.get())?,
+                    condition => conditional.push((unit.get(), condition)),
+                }
                 denies |= unit.get() as usize >= view.roles.len();
             }
         }
-        Ok(Self { bits: bits.into_boxed_slice(), denies })
+        conditional.retain(|(unit, _)| !has_bit(&bits, *unit));
+        conditional.sort_unstable();
+        let (bits, conditional) = (bits.into_boxed_slice(), conditional.into_boxed_slice());
+        Ok(Self { bits, conditional, denies })
     }
 }
 
@@ -104,13 +123,13 @@ impl ActionMemo {
 
     /// Gives the set of an action to `use_set`. No allocation for an action that was asked before.
     #[inline]
-    pub(super) fn with<T>(
+    pub(super) fn with<T, E: From<Damaged>>(
         &self,
         view: &View<'_>,
         action: Action<'_>,
         plane: Plane,
-        use_set: impl FnOnce(&ActionSet) -> Result<T, Damaged>,
-    ) -> Result<T, Damaged> {
+        use_set: impl FnOnce(&ActionSet) -> Result<T, E>,
+    ) -> Result<T, E> {
         let mut key = ArrayVec::<u8, { MAX_ACTION_BYTES + 1 }>::new();
         key.push(u8::from(plane == Plane::Data));
         key.try_extend_from_slice(action.as_str().as_bytes()).map_err(|_| Damaged)?;
@@ -132,6 +151,11 @@ impl ActionMemo {
     pub(super) fn len(&self) -> usize {
         self.sets.len()
     }
+}
+
+#[inline]
+fn has_bit(words: &[u64], bit: u32) -> bool {
+    words.get(bit as usize / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1)
 }
 
 fn set_bit(words: &mut [u64], bit: u32) -> Result<(), Damaged> {

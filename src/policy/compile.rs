@@ -9,17 +9,23 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use zerocopy::little_endian::{U32, U64, U128};
 
 use super::CompileOptions;
+use super::conditions::{Conditions, on_storage};
 use super::evaluate::Path;
 use super::hash;
-use super::layout::{self, MAX_LEVELS, NONE, Section, Slot, Text, Writer};
+use super::holdings::{self, Holding, Resolved, Window};
+use super::layout::{self, EXTRA, List, MAX_LEVELS, NONE, Section, Slot, Text, Writer};
+use crate::condition::Uses;
 use crate::model::{
-    ALL_PRINCIPALS, At, DenyEffect, Documents, Guid, MANAGEMENT_GROUP_PREFIX, PermissionBlock, PrincipalId,
-    Problem, Problems, Scope, ScopeKind, Spanned, Wildcards,
+    ALL_PRINCIPALS, ActivationRequirements, AgentDocument, AgentLevel, AgentMode, At, DenyAssignment,
+    DenyEffect, Documents, Guid, MANAGEMENT_GROUP_PREFIX, PermissionBlock, PrincipalId, Problem, Problems,
+    RoleAssignment, RoleDefinition, Scope, ScopeKind, Spanned, Wildcards,
 };
 
 /// Compiles, or says what is wrong.
 pub(super) fn compile(documents: &Documents, options: CompileOptions) -> Result<Vec<u8>, Problems> {
-    let mut compiler = Compiler { documents, problems: Problems::new(), texts: Texts::default() };
+    let brought = holdings::brought(documents);
+    let mut compiler =
+        Compiler { documents, brought: &brought, problems: Problems::new(), texts: Texts::default() };
     let buffer = compiler.run(options);
     match buffer {
         Some(buffer) if compiler.problems.is_empty() => Ok(buffer),
@@ -32,6 +38,8 @@ pub(super) fn compile(documents: &Documents, options: CompileOptions) -> Result<
 
 struct Compiler<'a> {
     documents: &'a Documents,
+    /// Role assignments that the levels of agents bring.
+    brought: &'a [RoleAssignment],
     problems: Problems,
     texts: Texts,
 }
@@ -41,6 +49,7 @@ struct Compiler<'a> {
 struct Texts {
     bytes: Vec<u8>,
     places: HashMap<String, Text>,
+    lists: Vec<Text>,
 }
 
 /// A scope on its way into the tree.
@@ -60,45 +69,121 @@ struct Scopes {
 /// A permission block and the unit (role or deny assignment) it belongs to.
 struct Block<'a> {
     unit: u32,
+    /// Whether the role has data actions of Storage.
+    on_storage: bool,
     permissions: &'a PermissionBlock,
 }
 
 type Id<'a> = PrincipalId<'a>;
+
+/// Roles by id.
+type Roles<'a> = BTreeMap<&'a str, &'a RoleDefinition>;
+
+/// Entries on their way into the buffer.
+struct Entries {
+    entries: Vec<layout::Entry>,
+    names: Vec<U32>,
+    /// For each principal the first of its entries, if it has some, and how many.
+    ranges: Vec<(Option<u32>, u32)>,
+}
+
+/// What gives the parts of a holding their numbers.
+struct Numbering<'n, 'a> {
+    principals: &'n Principals<'a>,
+    names: &'n Names<'a>,
+    roles: &'n HashMap<&'a str, u32>,
+    conditions: &'n Conditions<'a>,
+}
+
+impl<'a> Numbering<'_, 'a> {
+    /// In the order that entries lie in.
+    fn number(&self, holdings: &[(Holding<'a>, &'a RoleDefinition, u32)]) -> Option<Vec<Resolved>> {
+        let mut numbered = Vec::with_capacity(holdings.len());
+        for (holding, role, scope) in holdings {
+            let conditioned = holding.condition.is_some() || holding.inherited.is_some();
+            let on_storage = conditioned && on_storage(role);
+            numbered.push(Resolved {
+                principal: self.principals.get(holding.principal)?,
+                scope: *scope,
+                name: std::cmp::Reverse(self.names.get(holding.name)?),
+                role: self.roles.get(role.id.value.as_str()).copied()?,
+                condition: self.conditions.get(holding.condition, on_storage)?,
+                inherited: self.conditions.get(holding.inherited, on_storage)?,
+                eligibility: match holding.eligibility {
+                    Some(name) => self.names.get(name)?,
+                    None => NONE,
+                },
+                window: holding.window,
+                origin: holding.origin,
+            });
+        }
+        numbered.sort_unstable();
+        // The same assignment exported twice is one.
+        numbered.dedup();
+        Some(numbered)
+    }
+}
+
+impl Entries {
+    /// Where each principal's begin, and at the end where the last ends; nothing without any.
+    fn firsts(&self) -> Vec<U32> {
+        if self.entries.is_empty() {
+            return Vec::new();
+        }
+        let mut begin = 0_u32;
+        let mut firsts = Vec::with_capacity(self.ranges.len().saturating_add(1));
+        for (first, count) in &self.ranges {
+            begin = first.unwrap_or(begin);
+            firsts.push(begin.into());
+            begin = begin.saturating_add(*count);
+        }
+        firsts.push(begin.into());
+        firsts
+    }
+}
 
 impl<'a> Compiler<'a> {
     fn run(&mut self, options: CompileOptions) -> Option<Vec<u8>> {
         let documents = self.documents;
         let scopes = self.scopes();
         let roles = self.roles();
-        // Assignments and deny assignments that can be resolved; the others have become problems.
-        let mut assignments = Vec::with_capacity(documents.role_assignments.len());
-        for assignment in &documents.role_assignments {
-            let role = self.role(&roles, &assignment.role_definition_id);
-            let scope = self.scope(&scopes, &assignment.scope);
-            if let (Some(role), Some(scope)) = (role, scope) {
-                assignments.push((assignment, role, scope));
-            }
-        }
+        // What can be resolved; the rest has become problems.
+        let active = self.resolve(&roles, &scopes, holdings::active(documents, self.brought));
+        let eligible = self.resolve(&roles, &scopes, holdings::eligible(documents));
         let mut denies = Vec::new();
         for deny in &documents.deny_assignments {
             if let Some(scope) = self.scope(&scopes, &deny.scope) {
                 denies.push((deny, scope));
             }
         }
+        let mut policies = Vec::new();
+        for policy in &documents.activation_policies {
+            let role = self.role(&roles, &policy.role_definition_id);
+            let scope = self.scope(&scopes, &policy.scope);
+            if let (Some(role), Some(scope)) = (role, scope) {
+                policies.push((role, scope, &policy.requirements));
+            }
+        }
         if !self.problems.is_empty() {
             return None;
         }
 
+        let conditions = Self::conditions(options, &roles, &active, &eligible, &denies);
+        let held = active.iter().chain(&eligible);
         let names = Names::new(
             roles
                 .keys()
                 .copied()
                 .map(PrincipalId::new)
-                .chain(assignments.iter().map(|(assignment, ..)| PrincipalId::new(&assignment.name.value)))
+                .chain(
+                    held.flat_map(|(held, ..)| std::iter::once(held.name).chain(held.eligibility))
+                        .map(PrincipalId::new),
+                )
                 .chain(denies.iter().map(|(deny, _)| PrincipalId::new(&deny.name.value))),
         );
         denies.sort_by_key(|(deny, scope)| (*scope, names.get(&deny.name.value)));
-        let principals = Principals::new(documents);
+        let principals =
+            Principals::new(documents, active.iter().chain(&eligible).map(|(held, ..)| held.principal));
 
         let mut writer = Writer::new();
         let mut flags = if options.wildcards == Wildcards::Strict { layout::STRICT_WILDCARDS } else { 0 };
@@ -114,19 +199,55 @@ impl<'a> Compiler<'a> {
         // Units and their blocks: roles in the order of their ids, then deny assignments in theirs.
         let mut blocks = Vec::new();
         for (unit, role) in roles.values().enumerate() {
-            let unit = self.number(unit)?;
-            blocks.extend(role.permissions.iter().map(|permissions| Block { unit, permissions }));
+            let (unit, on_storage) = (self.number(unit)?, on_storage(role));
+            blocks.extend(role.permissions.iter().map(|permissions| Block { unit, on_storage, permissions }));
         }
         for (position, (deny, _)) in denies.iter().enumerate() {
             let unit = self.number(roles.len().checked_add(position)?)?;
-            blocks.extend(deny.permissions.iter().map(|permissions| Block { unit, permissions }));
+            blocks.extend(deny.permissions.iter().map(|permissions| Block {
+                unit,
+                on_storage: false,
+                permissions,
+            }));
         }
         self.put_patterns(&mut writer, &blocks)?;
         let block_units: Vec<U32> = blocks.iter().map(|block| block.unit.into()).collect();
         writer.put(Section::Blocks, &block_units);
+        let mut block_conditions: Vec<U32> = Vec::with_capacity(blocks.len());
+        for block in &blocks {
+            block_conditions
+                .push(conditions.get(block.permissions.condition.as_ref(), block.on_storage)?.into());
+        }
+        writer.put(Section::BlockConditions, &block_conditions);
 
         let role_numbers: HashMap<&str, u32> = roles.keys().copied().zip(0..).collect();
-        self.put_principals(&mut writer, &principals, &names, &role_numbers, &scopes, assignments)?;
+        let context = Numbering {
+            principals: &principals,
+            names: &names,
+            roles: &role_numbers,
+            conditions: &conditions,
+        };
+        let (active, eligible) = (context.number(&active)?, context.number(&eligible)?);
+        if active.iter().chain(&eligible).any(|held| held.window != Window::ALWAYS)
+            || conditions.uses().contains(Uses::UTC_NOW)
+        {
+            flags |= layout::DEPENDS_ON_TIME;
+        }
+        let mut extras = Vec::new();
+        let active = self.entries(&principals, &scopes, &active, &mut extras)?;
+        let eligible = self.entries(&principals, &scopes, &eligible, &mut extras)?;
+        writer.put(Section::Entries, &active.entries);
+        writer.put(Section::EntryNames, &active.names);
+        writer.put(Section::Extras, &extras);
+        writer.put(Section::Eligibles, &eligible.entries);
+        writer.put(Section::EligibleNames, &eligible.names);
+        writer.put(Section::EligibleFirst, &eligible.firsts());
+        self.put_principals(&mut writer, &principals, &active.ranges)?;
+        self.put_activation_policies(&mut writer, &role_numbers, policies)?;
+        self.put_agents(&mut writer)?;
+        let (records, programs) = conditions.records(|text| self.text(text))?;
+        writer.put(Section::Conditions, &records);
+        writer.put(Section::Programs, &programs);
         self.put_scopes(&mut writer, scopes, denies.iter().map(|(_, scope)| *scope))?;
 
         let mut role_records = Vec::with_capacity(roles.len());
@@ -135,14 +256,64 @@ impl<'a> Compiler<'a> {
             role_records.push(layout::Role { id: names.get(id)?.into(), name });
         }
         writer.put(Section::Roles, &role_records);
-        self.put_denies(&mut writer, &denies, &principals, &names, roles.len())?;
+        self.put_denies(&mut writer, &denies, &principals, &names, &conditions, roles.len())?;
         self.put_names(&mut writer, &names)?;
 
         let units = self.number(roles.len().checked_add(denies.len())?)?;
         let guid_principals = self.number(principals.guids)?;
         let texts = std::mem::take(&mut self.texts);
+        writer.put(Section::TextLists, &texts.lists);
         writer.put(Section::TextBytes, &texts.bytes);
-        Some(writer.finish(flags, units, guid_principals))
+        Some(writer.finish(flags, units, guid_principals, conditions.uses().bits().into()))
+    }
+
+    /// Role and scope of what is held; what cannot be resolved becomes a problem.
+    fn resolve(
+        &mut self,
+        roles: &Roles<'a>,
+        scopes: &Scopes,
+        holdings: Vec<Holding<'a>>,
+    ) -> Vec<(Holding<'a>, &'a RoleDefinition, u32)> {
+        let mut resolved = Vec::with_capacity(holdings.len());
+        for holding in holdings {
+            let role = self.role(roles, holding.role);
+            let scope = self.scope(scopes, holding.scope);
+            if let (Some(role), Some(scope)) = (role.and_then(|id| roles.get(id)), scope) {
+                resolved.push((holding, *role, scope));
+            }
+        }
+        resolved
+    }
+
+    fn conditions(
+        options: CompileOptions,
+        roles: &Roles<'a>,
+        active: &[(Holding<'a>, &'a RoleDefinition, u32)],
+        eligible: &[(Holding<'a>, &'a RoleDefinition, u32)],
+        denies: &[(&'a DenyAssignment, u32)],
+    ) -> Conditions<'a> {
+        let mut conditions = Conditions::new(options);
+        for role in roles.values() {
+            let on_storage = on_storage(role);
+            for block in &role.permissions {
+                conditions.add(block.condition.as_ref(), on_storage);
+            }
+        }
+        for (holding, role, _) in active.iter().chain(eligible) {
+            if holding.condition.is_some() || holding.inherited.is_some() {
+                let on_storage = on_storage(role);
+                conditions.add(holding.condition, on_storage);
+                conditions.add(holding.inherited, on_storage);
+            }
+        }
+        for (deny, _) in denies {
+            conditions.add(deny.condition.as_ref(), false);
+            for block in &deny.permissions {
+                conditions.add(block.condition.as_ref(), false);
+            }
+        }
+        conditions.number();
+        conditions
     }
 
     // --- scopes ---
@@ -157,8 +328,14 @@ impl<'a> Compiler<'a> {
             }
         };
         add("/");
-        for assignment in &documents.role_assignments {
+        for assignment in documents.role_assignments.iter().chain(self.brought) {
             add(&assignment.scope.value);
+        }
+        for schedule in &documents.schedules {
+            add(&schedule.scope.value);
+        }
+        for policy in &documents.activation_policies {
+            add(&policy.scope.value);
         }
         for deny in &documents.deny_assignments {
             add(&deny.scope.value);
@@ -370,7 +547,7 @@ impl<'a> Compiler<'a> {
     // --- roles and patterns ---
 
     /// Roles by id. `documents::check` has refused two that differ under one id.
-    fn roles(&mut self) -> BTreeMap<&'a str, &'a crate::model::RoleDefinition> {
+    fn roles(&mut self) -> Roles<'a> {
         let mut roles = BTreeMap::new();
         for role in &self.documents.role_definitions {
             roles.entry(role.id.value.as_str()).or_insert(role);
@@ -378,14 +555,7 @@ impl<'a> Compiler<'a> {
         roles
     }
 
-    fn role<'r>(
-        &mut self,
-        roles: &BTreeMap<&'r str, &'r crate::model::RoleDefinition>,
-        id: &Spanned<String>,
-    ) -> Option<&'a str>
-    where
-        'r: 'a,
-    {
+    fn role(&mut self, roles: &Roles<'a>, id: &Spanned<String>) -> Option<&'a str> {
         let found = roles.get_key_value(id.value.as_str()).map(|(id, _)| *id);
         if found.is_none() {
             let problem = Problem::error(
@@ -440,36 +610,30 @@ impl<'a> Compiler<'a> {
 
     // --- principals and assignments ---
 
-    fn put_principals(
+    fn entries(
         &mut self,
-        writer: &mut Writer,
         principals: &Principals<'_>,
-        names: &Names<'_>,
-        roles: &HashMap<&str, u32>,
         scopes: &Scopes,
-        assignments: Vec<(&crate::model::RoleAssignment, &str, u32)>,
-    ) -> Option<()> {
-        let mut sorted: Vec<(u32, u32, std::cmp::Reverse<u32>, u32)> = Vec::with_capacity(assignments.len());
-        for (assignment, role, scope) in assignments {
-            sorted.push((
-                principals.get(&assignment.principal_id.value)?,
-                scope,
-                // Walking from the end upwards meets the smaller name first.
-                std::cmp::Reverse(names.get(&assignment.name.value)?),
-                roles.get(role).copied()?,
-            ));
-        }
-        sorted.sort_unstable();
-        // The same assignment exported twice is one.
-        sorted.dedup();
+        sorted: &[Resolved],
+        extras: &mut Vec<layout::Extra>,
+    ) -> Option<Entries> {
         let mut entries = Vec::with_capacity(sorted.len());
         let mut entry_names: Vec<U32> = Vec::with_capacity(sorted.len());
         let mut ranges: Vec<(Option<u32>, u32)> = vec![(None, 0); principals.ids.len()];
         // Positions (within the principal) of the entries that enclose the one at hand, innermost last.
         let mut open: Vec<(u32, u32)> = Vec::new();
         let mut previous = None;
-        for (number, &(principal, scope, name, role)) in sorted.iter().enumerate() {
+        for (number, held) in sorted.iter().enumerate() {
             let number = self.number(number)?;
+            let Resolved { principal, scope, name, .. } = *held;
+            let role = match held.extra() {
+                None => held.role,
+                Some(extra) => {
+                    let index = self.number(extras.len())?;
+                    extras.push(extra);
+                    index | EXTRA
+                }
+            };
             let last = scopes.records.get(scope as usize)?.last.get();
             if previous != Some(principal) {
                 (previous, *ranges.get_mut(principal as usize)?) = (Some(principal), (Some(number), 0));
@@ -490,14 +654,20 @@ impl<'a> Compiler<'a> {
             entry_names.push(name.0.into());
             open.push((position, last));
         }
-        writer.put(Section::Entries, &entries);
-        writer.put(Section::EntryNames, &entry_names);
+        Some(Entries { entries, names: entry_names, ranges })
+    }
 
+    fn put_principals(
+        &mut self,
+        writer: &mut Writer,
+        principals: &Principals<'_>,
+        ranges: &[(Option<u32>, u32)],
+    ) -> Option<()> {
         let (mut records, mut member_of) = (Vec::with_capacity(principals.ids.len()), Vec::new());
         let (mut guid_hashes, mut text_hashes) = (Vec::new(), Vec::new());
         // Those without assignments begin where the next ones do, so that who an entry belongs to can be searched.
         let mut begin = 0;
-        for (number, (id, (first_entry, count))) in principals.ids.iter().zip(ranges).enumerate() {
+        for (number, (id, &(first_entry, count))) in principals.ids.iter().zip(ranges).enumerate() {
             let first_entry = first_entry.unwrap_or(begin);
             begin = first_entry.checked_add(count)?;
             let groups = principals.member_of.get(number)?;
@@ -532,9 +702,10 @@ impl<'a> Compiler<'a> {
     fn put_denies(
         &mut self,
         writer: &mut Writer,
-        denies: &[(&crate::model::DenyAssignment, u32)],
+        denies: &[(&'a DenyAssignment, u32)],
         principals: &Principals<'_>,
         names: &Names<'_>,
+        conditions: &Conditions<'a>,
         roles: usize,
     ) -> Option<()> {
         let (mut records, mut listed) = (Vec::with_capacity(denies.len()), Vec::<U32>::new());
@@ -573,10 +744,89 @@ impl<'a> Compiler<'a> {
                 principals: included,
                 first_excluded,
                 excluded,
+                condition: conditions.get(deny.condition.as_ref(), false)?.into(),
             });
         }
         writer.put(Section::Denies, &records);
         writer.put(Section::DenyPrincipals, &listed);
+        Some(())
+    }
+
+    fn put_activation_policies(
+        &mut self,
+        writer: &mut Writer,
+        roles: &HashMap<&str, u32>,
+        policies: Vec<(&str, u32, &ActivationRequirements)>,
+    ) -> Option<()> {
+        let mut sorted = BTreeMap::new();
+        for (role, scope, requirements) in policies {
+            sorted.entry((roles.get(role).copied()?, scope)).or_insert(requirements);
+        }
+        let mut records = Vec::with_capacity(sorted.len());
+        for ((role, scope), requirements) in sorted {
+            let ActivationRequirements { mfa, justification, ticket, approval, .. } = *requirements;
+            let flags = [
+                (mfa, layout::ACTIVATION_MFA),
+                (justification, layout::ACTIVATION_JUSTIFICATION),
+                (ticket, layout::ACTIVATION_TICKET),
+                (approval, layout::ACTIVATION_APPROVAL),
+            ];
+            let flags = flags.into_iter().filter(|(set, _)| *set).fold(0, |all, (_, flag)| all | flag);
+            records.push(layout::ActivationPolicy {
+                role: role.into(),
+                scope: scope.into(),
+                flags: flags.into(),
+                maximum_duration: self.text(requirements.maximum_duration.as_deref().unwrap_or_default())?,
+                authentication_context: self
+                    .text(requirements.authentication_context.as_deref().unwrap_or_default())?,
+                approvers: self.list(requirements.approvers.iter().map(String::as_str))?,
+            });
+        }
+        writer.put(Section::ActivationPolicies, &records);
+        Some(())
+    }
+
+    fn put_agents(&mut self, writer: &mut Writer) -> Option<()> {
+        // `documents` has refused two agents of one identity.
+        let sorted: BTreeMap<Id<'a>, &AgentDocument> = self
+            .documents
+            .agents
+            .iter()
+            .map(|agent| (PrincipalId::new(agent.principal_id.value.as_str()), agent))
+            .collect();
+        let mut records = Vec::with_capacity(sorted.len());
+        for (principal, agent) in sorted {
+            let flags = [
+                (agent.level == AgentLevel::Privileged, layout::AGENT_PRIVILEGED),
+                (agent.mode == AgentMode::Auto, layout::AGENT_AUTO),
+                (agent.query_actions.is_some(), layout::AGENT_QUERIES),
+            ];
+            let flags = flags.into_iter().filter(|(set, _)| *set).fold(0, |all, (_, flag)| all | flag);
+            let text = |text: &Option<Spanned<String>>| {
+                text.as_ref().map(|text| text.value.clone()).unwrap_or_default()
+            };
+            let mut managed: Vec<&str> =
+                agent.managed_resource_groups.iter().map(|group| group.value.as_str()).collect();
+            managed.sort_unstable();
+            let queries = agent.query_actions.as_deref().unwrap_or_default();
+            let mut queries: Vec<&str> = queries.iter().map(|action| action.value.as_str()).collect();
+            queries.sort_unstable();
+            records.push(layout::Agent {
+                guid: match principal {
+                    PrincipalId::Guid(guid) => guid.as_u128(),
+                    PrincipalId::Text(_) => u128::MAX,
+                }
+                .into(),
+                principal: self.text(&principal.to_string())?,
+                resource: self.text(&text(&agent.id))?,
+                name: self.text(&text(&agent.name))?,
+                approver_role: self.text(&text(&agent.approver_role))?,
+                flags: flags.into(),
+                managed: self.list(managed.into_iter())?,
+                query_actions: self.list(queries.into_iter())?,
+            });
+        }
+        writer.put(Section::Agents, &records);
         Some(())
     }
 
@@ -614,13 +864,23 @@ impl<'a> Compiler<'a> {
         Some(place)
     }
 
+    fn list<'t>(&mut self, texts: impl Iterator<Item = &'t str>) -> Option<List> {
+        let first = self.number(self.texts.lists.len())?;
+        for text in texts {
+            let text = self.text(text)?;
+            self.texts.lists.push(text);
+        }
+        let count = self.number(self.texts.lists.len())?.saturating_sub(first);
+        Some(List { first: first.into(), count: count.into() })
+    }
+
     fn problem(&mut self, problem: Problem, at: At) {
         self.problems.push(problem.at(self.documents.locator().locate(at)));
     }
 }
 
 /// Whether a deny assignment blocks what lies below a management group, so that the hierarchy must be known.
-fn reaches_below_a_management_group(deny: &crate::model::DenyAssignment) -> bool {
+fn reaches_below_a_management_group(deny: &DenyAssignment) -> bool {
     deny.effect == DenyEffect::Enforced
         && !deny.do_not_apply_to_child_scopes
         && Scope::parse(&deny.scope.value).is_ok_and(|scope| scope.kind() == ScopeKind::ManagementGroup)
@@ -663,15 +923,9 @@ struct Principals<'a> {
 }
 
 impl<'a> Principals<'a> {
-    fn new(documents: &'a Documents) -> Self {
+    fn new(documents: &'a Documents, holders: impl Iterator<Item = &'a str>) -> Self {
         // Those that something is said about.
-        let mut named: BTreeSet<Id<'a>> = BTreeSet::new();
-        named.extend(
-            documents
-                .role_assignments
-                .iter()
-                .map(|assignment| PrincipalId::new(&assignment.principal_id.value)),
-        );
+        let mut named: BTreeSet<Id<'a>> = holders.map(PrincipalId::new).collect();
         for deny in &documents.deny_assignments {
             let listed = deny.principals.iter().chain(&deny.exclude_principals);
             named.extend(listed.map(|id| PrincipalId::new(&id.value)));

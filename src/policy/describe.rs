@@ -3,9 +3,16 @@
 
 use std::fmt::{self, Write};
 
-use super::layout::{self, Damaged, MAX_LEVELS, NONE, ROOT, View};
+use jiff::Timestamp;
+
+use super::layout::{
+    self, Damaged, EXTRA, Entry, Extra, FROM_INSTANCE, FROM_SCHEDULE, MAX_LEVELS, NONE, ROOT, View,
+};
 use super::{Policy, evaluate};
-use crate::model::{CheckRequest, Decision, DenyHit, Grant, Guid, Plane, PrincipalId, Why};
+use crate::model::{
+    ActivationRequirements, CheckRequest, Decision, DenyHit, Eligibility, Grant, Guid, Plane, PrincipalId,
+    RoleActivation, Why,
+};
 
 /// What stands where a damaged policy has no name; ids of a policy that was opened are always there.
 const UNKNOWN: &str = "unknown";
@@ -19,7 +26,7 @@ impl Policy {
         self.describe(|view, out| {
             let entry = layout::at(view.entries, grant.assignment())?;
             let name = layout::at(view.entry_names, grant.assignment())?.get();
-            write_object_id(view, entry.scope.get(), "roleAssignments", name, out)
+            write_object_id(view, entry.scope.get(), assignment_kind(view, entry)?, name, out)
         })
     }
 
@@ -33,14 +40,31 @@ impl Policy {
     /// Full id of the role definition that granted.
     pub fn role_definition_id(&self, grant: Grant) -> String {
         self.describe(|view, out| {
-            let role = layout::at(view.roles, layout::at(view.entries, grant.assignment())?.role.get())?;
+            let role = layout::at(view.roles, role_of(view, layout::at(view.entries, grant.assignment())?)?)?;
             write_object_id(view, ROOT, "roleDefinitions", role.id.get(), out)
         })
     }
 
     /// Display name of the role definition that granted.
     pub fn role_name(&self, grant: Grant) -> String {
-        self.describe(|view, out| write_role_name(view, grant, out))
+        self.describe(|view, out| write_role_name(view, layout::at(view.entries, grant.assignment())?, out))
+    }
+
+    /// Full id of what may be activated.
+    pub fn eligibility_id(&self, eligibility: Eligibility) -> String {
+        self.describe(|view, out| write_eligibility_id(view, eligibility.number(), out))
+    }
+
+    /// Its name, the last segment of the id.
+    pub fn eligibility_name(&self, eligibility: Eligibility) -> String {
+        self.describe(|view, out| {
+            write_name(view, layout::at(view.eligible_names, eligibility.number())?.get(), out)
+        })
+    }
+
+    /// What may be activated, and what that takes (semantics, sections 5.1 and 5.3).
+    pub fn activation(&self, eligibility: Eligibility) -> Option<RoleActivation> {
+        activation(self.view(), eligibility.number()).ok()
     }
 
     /// Full id of a deny assignment.
@@ -103,17 +127,12 @@ fn write_reason(
     match decision {
         Decision::Allowed(grant) => {
             out.push_str("role \"");
-            write_role_name(view, *grant, out)?;
+            let entry = layout::at(view.entries, grant.assignment())?;
+            write_role_name(view, entry, out)?;
             out.push_str("\", assigned to ");
-            let holder = holder(view, grant.assignment())?;
-            if holder == request.subject.principal {
-                out.push_str("the subject");
-            } else {
-                out.push_str("its group ");
-                write!(out, "{holder}")?;
-            }
+            write_holder(request, holder(view, grant.assignment())?, out)?;
             out.push_str(" at ");
-            write_scope(view, layout::at(view.entries, grant.assignment())?.scope.get(), out)?;
+            write_scope(view, entry.scope.get(), out)?;
             out.extend([", grants ", plane, " action ", action.as_str()]);
         }
         Decision::NotAllowed(Why::NoRoleAssignment) => {
@@ -130,6 +149,32 @@ fn write_reason(
                 "no role assigned to the subject at {target} or above grants {plane} action {action}"
             )?;
         }
+        Decision::NotAllowed(Why::NotActiveNow) => {
+            write!(
+                out,
+                "a role assigned to the subject at {target} or above grants {plane} action {action}, but not at \
+                 this time"
+            )?;
+        }
+        Decision::NotAllowed(Why::ConditionNotMet) => {
+            write!(
+                out,
+                "a role assigned to the subject at {target} or above grants {plane} action {action} under a \
+                 condition only, and the condition is not met"
+            )?;
+        }
+        Decision::NotAllowed(Why::Eligible(eligibility)) => {
+            let entry = layout::at(view.eligibles, eligibility.number())?;
+            out.push_str("nothing grants ");
+            out.extend([plane, " action ", action.as_str(), " now, but role \""]);
+            write_role_name(view, entry, out)?;
+            out.push_str("\", which ");
+            write_holder(request, eligible_holder(view, eligibility.number())?, out)?;
+            out.push_str(" may activate at ");
+            write_scope(view, entry.scope.get(), out)?;
+            out.push_str(", would");
+        }
+        Decision::NotAllowed(Why::Agent(stop)) => out.push_str(stop.sentence()),
         Decision::Denied(hit) => {
             let deny = layout::at(view.denies, hit.deny_assignment())?;
             out.push_str("deny assignment ");
@@ -143,7 +188,7 @@ fn write_reason(
 }
 
 /// `{scope}/providers/Microsoft.Authorization/{kind}/{name}`; the root adds nothing.
-fn write_object_id(
+pub(super) fn write_object_id(
     view: &View<'_>,
     scope: u32,
     kind: &str,
@@ -158,7 +203,7 @@ fn write_object_id(
 }
 
 /// The text of a scope in the letter case of the documents.
-fn write_scope(view: &View<'_>, index: u32, out: &mut String) -> Result<(), Damaged> {
+pub(super) fn write_scope(view: &View<'_>, index: u32, out: &mut String) -> Result<(), Damaged> {
     let mut pieces = arrayvec::ArrayVec::<&str, { MAX_LEVELS + 1 }>::new();
     let mut next = index;
     while next != NONE {
@@ -171,23 +216,146 @@ fn write_scope(view: &View<'_>, index: u32, out: &mut String) -> Result<(), Dama
 }
 
 /// Who an assignment is for.
-fn holder<'a>(view: &View<'a>, entry: u32) -> Result<PrincipalId<'a>, Damaged> {
+pub(super) fn holder<'a>(view: &View<'a>, entry: u32) -> Result<PrincipalId<'a>, Damaged> {
     // Of several that begin at one entry all but the last have no assignments.
     let behind = view.principals.partition_point(|principal| principal.first_entry.get() <= entry);
     let index = behind.checked_sub(1).and_then(|index| u32::try_from(index).ok()).ok_or(Damaged)?;
+    principal(view, index)
+}
+
+/// Who an eligibility is for.
+pub(super) fn eligible_holder<'a>(view: &View<'a>, number: u32) -> Result<PrincipalId<'a>, Damaged> {
+    // Of several that begin at one number all but the last have none.
+    let behind = view.eligible_first.partition_point(|first| first.get() <= number);
+    principal(view, behind.checked_sub(1).and_then(|index| u32::try_from(index).ok()).ok_or(Damaged)?)
+}
+
+/// The id of a principal.
+pub(super) fn principal<'a>(view: &View<'a>, index: u32) -> Result<PrincipalId<'a>, Damaged> {
     if index < view.guid_principals {
         return Ok(PrincipalId::Guid(Guid::from_u128(layout::at(view.principals, index)?.id.get())));
     }
     Ok(PrincipalId::Text(text(evaluate::principal_text(view, index)?)?))
 }
 
-fn write_role_name(view: &View<'_>, grant: Grant, out: &mut String) -> Result<(), Damaged> {
-    let role = layout::at(view.roles, layout::at(view.entries, grant.assignment())?.role.get())?;
+/// An eligibility, spelled out.
+pub(super) fn activation(view: &View<'_>, number: u32) -> Result<RoleActivation, Damaged> {
+    let entry = layout::at(view.eligibles, number)?;
+    let extra = evaluate::extra_of(view, entry)?;
+    let role = extra.role.get();
+    let write = |write: &dyn Fn(&mut String) -> Result<(), Damaged>| {
+        let mut out = String::new();
+        write(&mut out).map(|()| out)
+    };
+    let key = (role, entry.scope.get());
+    let found =
+        view.activation_policies.binary_search_by_key(&key, |policy| (policy.role.get(), policy.scope.get()));
+    let policy = found.ok().and_then(|index| view.activation_policies.get(index));
+    Ok(RoleActivation {
+        role_definition_id: write(&|out| {
+            write_object_id(view, ROOT, "roleDefinitions", layout::at(view.roles, role)?.id.get(), out)
+        })?,
+        role_name: write(&|out| write_role_name(view, entry, out))?,
+        scope: write(&|out| write_scope(view, entry.scope.get(), out))?,
+        eligibility_id: write(&|out| write_eligibility_id(view, number, out))?,
+        principal_id: eligible_holder(view, number)?.to_string(),
+        eligible_until: until(extra),
+        condition: condition_text(view, extra.condition.get())?.map(str::to_owned),
+        requirements: policy.map(|policy| requirements(view, policy)).transpose()?,
+    })
+}
+
+fn requirements(
+    view: &View<'_>,
+    policy: &layout::ActivationPolicy,
+) -> Result<ActivationRequirements, Damaged> {
+    let optional = |place: layout::Text| -> Result<Option<String>, Damaged> {
+        let text = text(place.bytes(view.text_bytes)?)?;
+        Ok((!text.is_empty()).then(|| text.to_owned()))
+    };
+    let has = |flag| policy.flags.get() & flag != 0;
+    let approvers: Result<_, Damaged> =
+        policy.approvers.texts(view)?.map(|text| text.map(str::to_owned)).collect();
+    Ok(ActivationRequirements {
+        maximum_duration: optional(policy.maximum_duration)?,
+        mfa: has(layout::ACTIVATION_MFA),
+        justification: has(layout::ACTIVATION_JUSTIFICATION),
+        ticket: has(layout::ACTIVATION_TICKET),
+        authentication_context: optional(policy.authentication_context)?,
+        approval: has(layout::ACTIVATION_APPROVAL),
+        approvers: approvers?,
+    })
+}
+
+/// When something begins; `None`: it always has.
+pub(super) fn since(extra: &Extra) -> Option<Timestamp> {
+    Some(extra.start.get())
+        .filter(|start| *start != i128::MIN)
+        .and_then(|at| Timestamp::from_nanosecond(at).ok())
+}
+
+/// When something ends; `None`: never.
+pub(super) fn until(extra: &Extra) -> Option<Timestamp> {
+    Some(extra.end.get()).filter(|end| *end != i128::MAX).and_then(|at| Timestamp::from_nanosecond(at).ok())
+}
+
+/// A condition as it is written.
+pub(super) fn condition_text<'a>(view: &View<'a>, condition: u32) -> Result<Option<&'a str>, Damaged> {
+    if condition == NONE {
+        return Ok(None);
+    }
+    text(layout::at(view.conditions, condition)?.source.bytes(view.text_bytes)?).map(Some)
+}
+
+fn write_holder(
+    request: &CheckRequest<'_>,
+    holder: PrincipalId<'_>,
+    out: &mut String,
+) -> Result<(), Damaged> {
+    if holder == request.subject.principal {
+        out.push_str("the subject");
+    } else {
+        write!(out, "its group {holder}")?;
+    }
+    Ok(())
+}
+
+/// The role of an assignment or eligibility.
+pub(super) fn role_of(view: &View<'_>, entry: &Entry) -> Result<u32, Damaged> {
+    match entry.role.get() {
+        role if role & EXTRA == 0 => Ok(role),
+        _ => Ok(evaluate::extra_of(view, entry)?.role.get()),
+    }
+}
+
+/// The resource type of what was read as an assignment.
+fn assignment_kind(view: &View<'_>, entry: &Entry) -> Result<&'static str, Damaged> {
+    if entry.role.get() & EXTRA == 0 {
+        return Ok("roleAssignments");
+    }
+    Ok(match evaluate::extra_of(view, entry)?.flags.get() {
+        FROM_SCHEDULE => "roleAssignmentSchedules",
+        FROM_INSTANCE => "roleAssignmentScheduleInstances",
+        _ => "roleAssignments",
+    })
+}
+
+pub(super) fn write_eligibility_id(view: &View<'_>, number: u32, out: &mut String) -> Result<(), Damaged> {
+    let entry = layout::at(view.eligibles, number)?;
+    let kind = match evaluate::extra_of(view, entry)?.flags.get() {
+        FROM_INSTANCE => "roleEligibilityScheduleInstances",
+        _ => "roleEligibilitySchedules",
+    };
+    write_object_id(view, entry.scope.get(), kind, layout::at(view.eligible_names, number)?.get(), out)
+}
+
+fn write_role_name(view: &View<'_>, entry: &Entry, out: &mut String) -> Result<(), Damaged> {
+    let role = layout::at(view.roles, role_of(view, entry)?)?;
     out.push_str(text(role.name.bytes(view.text_bytes)?)?);
     Ok(())
 }
 
-fn write_name(view: &View<'_>, number: u32, out: &mut String) -> Result<(), Damaged> {
+pub(super) fn write_name(view: &View<'_>, number: u32, out: &mut String) -> Result<(), Damaged> {
     match view.name_guids.get(number as usize) {
         Some(guid) => write!(out, "{}", Guid::from_u128(guid.get()))?,
         None => {
@@ -198,6 +366,6 @@ fn write_name(view: &View<'_>, number: u32, out: &mut String) -> Result<(), Dama
     Ok(())
 }
 
-fn text(bytes: &[u8]) -> Result<&str, Damaged> {
+pub(super) fn text(bytes: &[u8]) -> Result<&str, Damaged> {
     std::str::from_utf8(bytes).map_err(|_| Damaged)
 }

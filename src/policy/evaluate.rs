@@ -9,19 +9,31 @@
 //!                                      both filtered by the action's set
 //! ```
 //!
+//! A role assignment of a schedule counts within its window. Conditions are evaluated last, and only those that would
+//! decide. Everything that depends on the time leaves behind when it changes next; the evaluation is repeated there
+//! until it gives another answer, and that moment is `valid_until`.
+//!
 //! Synchronous, bounded, without lock (but the memo's shard), I/O or, for an action asked before and a subject of
 //! up to [`INLINE_PRINCIPALS`] principals, allocation. An index that leads nowhere ends in "undecided".
 
+use std::cmp::Reverse;
+use std::ops::ControlFlow;
+
 use arrayvec::ArrayVec;
+use jiff::Timestamp;
 use smallvec::SmallVec;
 
 use super::actions::ActionSet;
 use super::layout::{
     self, DENY_ALL_PRINCIPALS, DENY_AT_MANAGEMENT_GROUP, DENY_AUDIT, DENY_NOT_TO_CHILDREN,
-    DENY_TO_MANAGEMENT_GROUP, Damaged, Deny, Entry, HIERARCHY_KNOWN, MAX_LEVELS, NONE, ROOT, Slot, View,
+    DENY_TO_MANAGEMENT_GROUP, Damaged, Deny, EXTRA, Entry, Extra, HIERARCHY_KNOWN, MAX_LEVELS, NONE, ROOT,
+    Slot, View,
 };
 use super::{Evaluation, hash};
-use crate::model::{CheckRequest, Decision, DenyHit, Grant, PrincipalId, Scope, Subject, Undecided, Why};
+use crate::condition::{self, Budget, Context, EvalError, Truth, Verdict};
+use crate::model::{
+    CheckRequest, Decision, DenyHit, Eligibility, Grant, PrincipalId, Scope, Subject, Undecided, Why,
+};
 
 /// Subjects with more principals than this cost one allocation.
 pub(super) const INLINE_PRINCIPALS: usize = 256;
@@ -51,18 +63,214 @@ pub(super) fn evaluate(
     request: &CheckRequest<'_>,
     place: Place,
     actions: &ActionSet,
-) -> Result<Evaluation, Damaged> {
+    now: Timestamp,
+) -> Result<Evaluation, Undecided> {
     let mut principals = Principals::new();
     find_principals(view, &request.subject, &mut principals)?;
-    let mut audited = SmallVec::new();
-    if actions.denies
-        && let Some(hit) = denies(view, place, &principals, actions, &mut audited)?
-    {
-        return Ok(Evaluation { decision: Decision::Denied(hit), audited, valid_until: None });
+    let (mut evaluation, horizon) = at_moment(view, request, place, &principals, actions, now)?;
+    if let Some(horizon) = horizon {
+        evaluation.valid_until = valid_until(&evaluation, now, horizon, |moment| {
+            at_moment(view, request, place, &principals, actions, moment)
+        });
     }
-    let decision = grants(view, place, &principals, actions)?;
-    Ok(Evaluation { decision, audited, valid_until: None })
+    Ok(evaluation)
 }
+
+/// The moment at which the answer changes, from the first at which something that took part in it changes.
+#[cold]
+fn valid_until(
+    first: &Evaluation,
+    now: Timestamp,
+    horizon: Timestamp,
+    mut again: impl FnMut(Timestamp) -> Result<(Evaluation, Option<Timestamp>), Undecided>,
+) -> Option<Timestamp> {
+    let (mut before, mut moment) = (now, horizon);
+    for _ in 0..MAX_MOMENTS {
+        if moment <= before {
+            break;
+        }
+        match again(moment) {
+            Ok((later, next)) if later == *first => {
+                before = moment;
+                moment = next?;
+            }
+            // Another answer, or none.
+            _ => break,
+        }
+    }
+    Some(moment)
+}
+
+/// An answer that outlasts so many moments at which something changes is said to hold up to the last of them only.
+const MAX_MOMENTS: usize = 64;
+
+/// The answer at a moment, and until when nothing that took part in it changes.
+#[inline]
+fn at_moment(
+    view: &View<'_>,
+    request: &CheckRequest<'_>,
+    place: Place,
+    principals: &[u32],
+    actions: &ActionSet,
+    now: Timestamp,
+) -> Result<(Evaluation, Option<Timestamp>), Undecided> {
+    let mut audited = SmallVec::new();
+    let mut moment = Moment::new(view, request, now);
+    let mut decision = None;
+    if actions.denies {
+        decision = denies(&mut moment, place, principals, actions, &mut audited)?.map(Decision::Denied);
+        if decision.is_none() && moment.too_costly {
+            return Err(Undecided::ConditionsTooCostly);
+        }
+    }
+    let decision = match decision {
+        Some(decision) => decision,
+        None => match grants(&mut moment, place, principals, actions)? {
+            Decision::NotAllowed(_) if moment.too_costly => return Err(Undecided::ConditionsTooCostly),
+            decision => decision,
+        },
+    };
+    Ok((Evaluation { decision, audited, valid_until: None }, moment.horizon()))
+}
+
+/// What depends on the moment: windows and conditions.
+pub(super) struct Moment<'v, 'r> {
+    pub(super) view: &'v View<'v>,
+    request: &'r CheckRequest<'r>,
+    now: Timestamp,
+    nanoseconds: i128,
+    budget: Budget,
+    /// Nothing that was looked at changes before.
+    horizon: i128,
+    /// A condition had to be left without a value.
+    too_costly: bool,
+}
+
+/// What a condition comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// There is none.
+    Without,
+    Truth(Truth),
+    Unusable,
+    TooCostly,
+}
+
+impl<'v, 'r> Moment<'v, 'r> {
+    #[inline]
+    pub(super) fn new(view: &'v View<'v>, request: &'r CheckRequest<'r>, now: Timestamp) -> Self {
+        // Reading the nanoseconds divides; most policies have nothing that needs them.
+        let nanoseconds = if view.extras.is_empty() { 0 } else { now.as_nanosecond() };
+        Self {
+            view,
+            request,
+            now,
+            nanoseconds,
+            budget: Budget::new(MAX_STEPS),
+            horizon: i128::MAX,
+            too_costly: false,
+        }
+    }
+
+    fn horizon(&self) -> Option<Timestamp> {
+        if self.horizon == i128::MAX { None } else { Timestamp::from_nanosecond(self.horizon).ok() }
+    }
+
+    #[inline]
+    fn changes_at(&mut self, nanoseconds: i128) {
+        if nanoseconds > self.nanoseconds {
+            self.horizon = self.horizon.min(nanoseconds);
+        }
+    }
+
+    /// Whether the window is open; when that changes is kept.
+    pub(super) fn is_open(&mut self, extra: &Extra) -> bool {
+        let (start, end) = (extra.start.get(), extra.end.get());
+        if self.nanoseconds < start {
+            // One that ends before it starts never opens.
+            if start < end {
+                self.changes_at(start);
+            }
+            return false;
+        }
+        if self.nanoseconds >= end {
+            return false;
+        }
+        if end != i128::MAX {
+            self.changes_at(end);
+        }
+        true
+    }
+
+    /// Evaluates a condition.
+    pub(super) fn condition(&mut self, condition: u32) -> Result<Outcome, Damaged> {
+        if condition == NONE {
+            return Ok(Outcome::Without);
+        }
+        let record = layout::at(self.view.conditions, condition)?;
+        if record.unusable.get() != 0 {
+            return Ok(Outcome::Unusable);
+        }
+        let CheckRequest { action, sub_operation, attributes, .. } = self.request;
+        let context = Context {
+            action: action.as_str(),
+            sub_operation: *sub_operation,
+            now: self.now,
+            request: attributes.request,
+            resource: attributes.resource,
+            principal: attributes.principal,
+            environment: attributes.environment,
+        };
+        let program = record.program.bytes(self.view.programs)?;
+        match condition::evaluate_until(program, &context, &mut self.budget) {
+            Ok(Verdict { truth, holds_until }) => {
+                if let Some(until) = holds_until {
+                    self.horizon = self.horizon.min(until.as_nanosecond());
+                }
+                Ok(Outcome::Truth(truth))
+            }
+            Err(EvalError::BudgetExceeded) => {
+                self.too_costly = true;
+                Ok(Outcome::TooCostly)
+            }
+            Err(EvalError::Damaged) => Err(Damaged),
+        }
+    }
+
+    /// Whether a condition on what grants lets it grant (semantics, section 3.5).
+    fn lets_grant(&mut self, condition: u32) -> Result<bool, Damaged> {
+        Ok(match self.condition(condition)? {
+            Outcome::Without => true,
+            Outcome::Truth(truth) => truth.grants(),
+            Outcome::Unusable | Outcome::TooCostly => false,
+        })
+    }
+
+    /// Whether a condition on what denies lets it deny (semantics, section 2.4).
+    fn lets_deny(&mut self, condition: u32) -> Result<bool, Damaged> {
+        Ok(match self.condition(condition)? {
+            Outcome::Without | Outcome::Unusable => true,
+            Outcome::Truth(truth) => truth.denies(),
+            Outcome::TooCostly => false,
+        })
+    }
+
+    /// Whether one of the matching blocks of a unit has no condition, or one that lets it grant.
+    fn role_grants(&mut self, actions: &ActionSet, role: u32) -> Result<bool, Damaged> {
+        if actions.has(role) {
+            return Ok(true);
+        }
+        for (_, condition) in actions.conditions_of(role) {
+            if self.lets_grant(*condition)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// What the conditions of one request may take together: four times the usual budget of one.
+const MAX_STEPS: u32 = 4 * 65_536;
 
 /// Finds the target among the scopes; an error says that a deny assignment might be missed.
 #[inline]
@@ -287,48 +495,77 @@ pub(super) fn principal_text<'a>(view: &View<'a>, index: u32) -> Result<&'a [u8]
 /// Deny assignments from the most specific scope upwards, at each by name: the first enforced hit is the answer
 /// (semantics, section 2.4 and section 10, row 17). Audited hits are all collected.
 fn denies(
-    view: &View<'_>,
+    moment: &mut Moment<'_, '_>,
     place: Place,
     principals: &[u32],
     actions: &ActionSet,
     audited: &mut SmallVec<[DenyHit; 2]>,
 ) -> Result<Option<DenyHit>, Damaged> {
+    let view = moment.view;
     let mut hit = None;
     let mut at_or_above = place.scope;
-    loop {
-        let scope = layout::at(view.scopes, at_or_above)?.nearest_deny.get();
-        if scope == NONE {
-            break;
-        }
-        let parent = layout::at(view.scopes, scope)?.parent.get();
-        // Numbers fall towards the root, so this ends also in a damaged policy.
-        if scope > at_or_above || (parent >= scope && parent != NONE) {
-            return Err(Damaged);
-        }
-        let first = view.denies.partition_point(|deny| deny.scope.get() < scope);
+    while let Some((scope, first)) = next_denies(view, at_or_above)? {
         let here =
             view.denies.iter().enumerate().skip(first).take_while(|(_, deny)| deny.scope.get() == scope);
         for (index, deny) in here {
-            if !actions.has(deny.unit.get()) || !applies(view, deny, place, principals)? {
+            let audit = deny.flags.get() & DENY_AUDIT != 0;
+            if (hit.is_some() && !audit) || !applies(view, deny, place, principals)? {
+                continue;
+            }
+            let known = std::mem::take(&mut moment.too_costly);
+            let matches = deny_matches(moment, deny, actions)?;
+            let costly = std::mem::replace(&mut moment.too_costly, known);
+            // A report is made rather than the decision refused.
+            moment.too_costly |= costly && !audit;
+            if !(matches || audit && costly) {
                 continue;
             }
             #[expect(clippy::cast_possible_truncation, reason = "sections are counted in 32 bits")]
             let this = DenyHit::new(index as u32);
-            if deny.flags.get() & DENY_AUDIT != 0 {
+            if audit {
                 audited.push(this);
-            } else if hit.is_none() {
+            } else {
                 hit = Some(this);
             }
         }
-        if parent == NONE {
-            break;
+        match layout::at(view.scopes, scope)?.parent.get() {
+            NONE => break,
+            parent => at_or_above = parent,
         }
-        at_or_above = parent;
     }
     Ok(hit)
 }
 
-fn applies(view: &View<'_>, deny: &Deny, place: Place, principals: &[u32]) -> Result<bool, Damaged> {
+/// The nearest scope at or above that deny assignments stand at, and the first of them.
+pub(super) fn next_denies(view: &View<'_>, at_or_above: u32) -> Result<Option<(u32, usize)>, Damaged> {
+    let scope = layout::at(view.scopes, at_or_above)?.nearest_deny.get();
+    if scope == NONE {
+        return Ok(None);
+    }
+    let parent = layout::at(view.scopes, scope)?.parent.get();
+    // Numbers fall towards the root, so following them ends also in a damaged policy.
+    if scope > at_or_above || (parent >= scope && parent != NONE) {
+        return Err(Damaged);
+    }
+    Ok(Some((scope, view.denies.partition_point(|deny| deny.scope.get() < scope))))
+}
+
+/// Whether its permissions speak of the action, conditions included.
+fn deny_matches(moment: &mut Moment<'_, '_>, deny: &Deny, actions: &ActionSet) -> Result<bool, Damaged> {
+    let unit = deny.unit.get();
+    let mut matches = actions.has(unit);
+    for (_, condition) in actions.conditions_of(unit) {
+        matches = matches || moment.lets_deny(*condition)?;
+    }
+    Ok(matches && moment.lets_deny(deny.condition.get())?)
+}
+
+pub(super) fn applies(
+    view: &View<'_>,
+    deny: &Deny,
+    place: Place,
+    principals: &[u32],
+) -> Result<bool, Damaged> {
     let flags = deny.flags.get();
     if flags & DENY_NOT_TO_CHILDREN != 0 && !(place.exact && place.scope == deny.scope.get()) {
         return Ok(false);
@@ -341,52 +578,252 @@ fn applies(view: &View<'_>, deny: &Deny, place: Place, principals: &[u32]) -> Re
     Ok(included && !lists_one_of(deny.first_excluded, deny.excluded)?)
 }
 
-/// The grant to report: the most specific scope first, then the smallest name (semantics, section 2.5).
+/// The grant to report: the most specific scope first, then without a condition before with one, then the smallest
+/// name (semantics, section 2.5).
 #[inline]
 fn grants(
-    view: &View<'_>,
+    moment: &mut Moment<'_, '_>,
     place: Place,
     principals: &[u32],
     actions: &ActionSet,
 ) -> Result<Decision, Damaged> {
-    let mut best: Option<Candidate> = None;
-    let mut any_applies = false;
+    let view = moment.view;
+    let mut search = Search::default();
     for together in principals.chunks(TOGETHER) {
         let mut held = ArrayVec::<Held<'_>, TOGETHER>::new();
         for &index in together {
             let principal = layout::at(view.principals, index)?;
             let entries = layout::slice(view.entries, principal.first_entry, principal.entries)?;
-            let middle = entries.len() / 2;
-            if let (Some(last), Some(in_the_middle)) = (entries.last(), entries.get(middle)) {
-                held.push(Held {
-                    first: principal.first_entry.get(),
-                    entries,
-                    last_scope: last.scope.get(),
-                    middle_scope: in_the_middle.scope.get(),
-                });
-            }
+            held.extend(Held::new(principal.first_entry.get(), entries));
         }
         for held in held {
-            held.walk(view, place, actions, &mut any_applies, &mut best)?;
+            held.visit(place, |entry, number| search.look(moment, actions, entry, number))?;
         }
     }
-    Ok(match best {
-        Some(best) => Decision::Allowed(Grant::new(best.number)),
-        None if any_applies => Decision::NotAllowed(Why::ActionNotGranted),
-        None => Decision::NotAllowed(Why::NoRoleAssignment),
-    })
+    if !search.conditioned.is_empty()
+        && let Some(granted) = search.conditions(moment, actions)?
+    {
+        return Ok(Decision::Allowed(Grant::new(granted)));
+    }
+    if let Some(best) = search.best {
+        return Ok(Decision::Allowed(Grant::new(best.number)));
+    }
+    not_allowed(moment, place, principals, actions, &search)
 }
 
-/// An assignment that grants.
-#[derive(Clone, Copy)]
+/// An assignment that grants, or would under conditions.
+#[derive(Clone, Copy, Debug)]
 struct Candidate {
     scope: u32,
     name: u32,
     number: u32,
+    role: u32,
+    condition: u32,
+    inherited: u32,
+}
+
+/// What has been found among the assignments.
+#[derive(Default)]
+struct Search {
+    /// The best of those without conditions.
+    best: Option<Candidate>,
+    /// Those that conditions decide.
+    conditioned: SmallVec<[Candidate; 8]>,
+    any_applies: bool,
+    /// One would grant at another time.
+    not_now: bool,
+    /// When this changes that decides only why nothing grants.
+    why_changes: Option<i128>,
+}
+
+impl Search {
+    /// Looks at an assignment that applies to the target; breaks when those above it cannot be better.
+    #[inline]
+    fn look(
+        &mut self,
+        moment: &mut Moment<'_, '_>,
+        actions: &ActionSet,
+        entry: &Entry,
+        number: u32,
+    ) -> Result<ControlFlow<()>, Damaged> {
+        let (scope, role) = (entry.scope.get(), entry.role.get());
+        if self.best.is_some_and(|best| scope < best.scope) {
+            return Ok(ControlFlow::Break(()));
+        }
+        if role & EXTRA != 0 {
+            return self.look_closer(moment, actions, entry, number);
+        }
+        self.any_applies = true;
+        if actions.has(role) {
+            let name = layout::at(moment.view.entry_names, number)?.get();
+            if self.best.is_none_or(|best| scope > best.scope || name < best.name) {
+                self.best = Some(Candidate { scope, name, number, role, condition: NONE, inherited: NONE });
+            }
+            return Ok(ControlFlow::Break(()));
+        }
+        if !actions.conditions_of(role).is_empty() {
+            let name = layout::at(moment.view.entry_names, number)?.get();
+            self.conditioned.push(Candidate { scope, name, number, role, condition: NONE, inherited: NONE });
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The same for one with a window or a condition.
+    fn look_closer(
+        &mut self,
+        moment: &mut Moment<'_, '_>,
+        actions: &ActionSet,
+        entry: &Entry,
+        number: u32,
+    ) -> Result<ControlFlow<()>, Damaged> {
+        let extra = extra_of(moment.view, entry)?;
+        let role = extra.role.get();
+        let unconditioned = actions.has(role);
+        if !unconditioned && actions.conditions_of(role).is_empty() {
+            // It decides at most why nothing grants.
+            let horizon = std::mem::replace(&mut moment.horizon, i128::MAX);
+            self.any_applies |= moment.is_open(extra);
+            let changes = std::mem::replace(&mut moment.horizon, horizon);
+            self.why_changes = Some(self.why_changes.map_or(changes, |other| other.min(changes)));
+            return Ok(ControlFlow::Continue(()));
+        }
+        if !moment.is_open(extra) {
+            self.not_now = true;
+            return Ok(ControlFlow::Continue(()));
+        }
+        self.any_applies = true;
+        let candidate = Candidate {
+            scope: entry.scope.get(),
+            name: layout::at(moment.view.entry_names, number)?.get(),
+            number,
+            role,
+            condition: extra.condition.get(),
+            inherited: extra.inherited.get(),
+        };
+        if unconditioned && candidate.condition == NONE && candidate.inherited == NONE {
+            if self.best.is_none_or(|best| candidate.scope > best.scope || candidate.name < best.name) {
+                self.best = Some(candidate);
+            }
+            return Ok(ControlFlow::Break(()));
+        }
+        self.conditioned.push(candidate);
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The first of those under conditions that grants and is better than what grants without.
+    fn conditions(
+        &mut self,
+        moment: &mut Moment<'_, '_>,
+        actions: &ActionSet,
+    ) -> Result<Option<u32>, Damaged> {
+        self.conditioned.sort_unstable_by_key(Candidate::order);
+        for candidate in &self.conditioned {
+            if self.best.is_some_and(|best| best.scope >= candidate.scope) {
+                break;
+            }
+            if candidate.grants(moment, actions)? {
+                return Ok(Some(candidate.number));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Candidate {
+    /// The most specific scope first, then the smallest name.
+    fn order(&self) -> (Reverse<u32>, u32, u32) {
+        (Reverse(self.scope), self.name, self.number)
+    }
+
+    fn grants(&self, moment: &mut Moment<'_, '_>, actions: &ActionSet) -> Result<bool, Damaged> {
+        Ok(moment.lets_grant(self.condition)?
+            && moment.lets_grant(self.inherited)?
+            && moment.role_grants(actions, self.role)?)
+    }
+}
+
+/// Why nothing grants, and whether a role could be activated that would.
+#[cold]
+fn not_allowed(
+    moment: &mut Moment<'_, '_>,
+    place: Place,
+    principals: &[u32],
+    actions: &ActionSet,
+    search: &Search,
+) -> Result<Decision, Damaged> {
+    if let Some(changes) = search.why_changes {
+        moment.horizon = moment.horizon.min(changes);
+    }
+    let why = if let Some(number) = eligible(moment, place, principals, actions)? {
+        Why::Eligible(Eligibility::new(number))
+    } else if !search.conditioned.is_empty() {
+        Why::ConditionNotMet
+    } else if search.not_now {
+        Why::NotActiveNow
+    } else if search.any_applies {
+        Why::ActionNotGranted
+    } else {
+        Why::NoRoleAssignment
+    };
+    Ok(Decision::NotAllowed(why))
+}
+
+/// The eligibility to report: one that is open and whose role would grant, conditions included; the most specific
+/// scope first, then the smallest name.
+fn eligible(
+    moment: &mut Moment<'_, '_>,
+    place: Place,
+    principals: &[u32],
+    actions: &ActionSet,
+) -> Result<Option<u32>, Damaged> {
+    let view = moment.view;
+    if view.eligibles.is_empty() {
+        return Ok(None);
+    }
+    let mut found = SmallVec::<[Candidate; 8]>::new();
+    for &index in principals {
+        let (first, entries) = eligibles_of(view, index)?;
+        let Some(held) = Held::new(first, entries) else { continue };
+        held.visit(place, |entry, number| {
+            let extra = extra_of(view, entry)?;
+            let role = extra.role.get();
+            if (actions.has(role) || !actions.conditions_of(role).is_empty()) && moment.is_open(extra) {
+                found.push(Candidate {
+                    scope: entry.scope.get(),
+                    name: layout::at(view.eligible_names, number)?.get(),
+                    number,
+                    role,
+                    condition: extra.condition.get(),
+                    inherited: NONE,
+                });
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+    }
+    found.sort_unstable_by_key(Candidate::order);
+    for candidate in found {
+        if candidate.grants(moment, actions)? {
+            return Ok(Some(candidate.number));
+        }
+    }
+    Ok(None)
+}
+
+/// The eligibilities of a principal and the number of the first.
+pub(super) fn eligibles_of<'v>(view: &View<'v>, principal: u32) -> Result<(u32, &'v [Entry]), Damaged> {
+    let first = layout::at(view.eligible_first, principal)?.get();
+    let end = layout::at(view.eligible_first, principal.checked_add(1).ok_or(Damaged)?)?.get();
+    let entries = view.eligibles.get(first as usize..end as usize).ok_or(Damaged)?;
+    Ok((first, entries))
+}
+
+/// The extra of an entry that has one.
+pub(super) fn extra_of<'v>(view: &View<'v>, entry: &Entry) -> Result<&'v Extra, Damaged> {
+    layout::at(view.extras, entry.role.get() & !EXTRA)
 }
 
 /// A principal's assignments.
-struct Held<'a> {
+pub(super) struct Held<'a> {
     /// Number of the first.
     first: u32,
     entries: &'a [Entry],
@@ -395,16 +832,21 @@ struct Held<'a> {
     middle_scope: u32,
 }
 
-impl Held<'_> {
-    /// Looks at those that stand at or above the place, from the most specific scope upwards.
+impl<'a> Held<'a> {
+    /// Of a principal that has some.
     #[inline]
-    fn walk(
+    pub(super) fn new(first: u32, entries: &'a [Entry]) -> Option<Self> {
+        let (last, in_the_middle) = (entries.last()?, entries.get(entries.len() / 2)?);
+        Some(Self { first, entries, last_scope: last.scope.get(), middle_scope: in_the_middle.scope.get() })
+    }
+
+    /// Visits those that stand at or above the place, with their numbers, from the most specific scope upwards, at one
+    /// scope by name.
+    #[inline]
+    pub(super) fn visit(
         &self,
-        view: &View<'_>,
         place: Place,
-        actions: &ActionSet,
-        any_applies: &mut bool,
-        best: &mut Option<Candidate>,
+        mut look: impl FnMut(&Entry, u32) -> Result<ControlFlow<()>, Damaged>,
     ) -> Result<(), Damaged> {
         // The last entry whose scope does not lie behind the place in preorder: whatever stands at or above the
         // place is this one or on its chain of enclosing entries.
@@ -420,18 +862,9 @@ impl Held<'_> {
         let mut next = behind.checked_sub(1);
         while let Some(position) = next {
             let entry = self.entries.get(position).ok_or(Damaged)?;
-            let scope = entry.scope.get();
             if entry.last.get() >= place.scope {
-                *any_applies = true;
-                if best.is_some_and(|best| scope < best.scope) {
-                    break;
-                }
-                if actions.has(entry.role.get()) {
-                    let number = self.first.saturating_add(u32::try_from(position).map_err(|_| Damaged)?);
-                    let name = layout::at(view.entry_names, number)?.get();
-                    if best.is_none_or(|best| scope > best.scope || name < best.name) {
-                        *best = Some(Candidate { scope, name, number });
-                    }
+                let number = self.first.saturating_add(u32::try_from(position).map_err(|_| Damaged)?);
+                if look(entry, number)?.is_break() {
                     break;
                 }
             }

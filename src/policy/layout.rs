@@ -8,11 +8,14 @@
 //! lies. Records refer to each other by index. Opening checks the header and that every section lies within the
 //! buffer; every index is checked where it is followed, and one that leads nowhere is [`Damaged`], never a guess.
 
-use zerocopy::little_endian::{U32, U64, U128};
+use zerocopy::little_endian::{I128, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// No index.
 pub(super) const NONE: u32 = u32::MAX;
+
+/// The bit of [`Entry::role`] that says that the other bits lead into [`Section::Extras`], not to a role.
+pub(super) const EXTRA: u32 = 1 << 31;
 
 /// The index of the scope `/`.
 pub(super) const ROOT: u32 = 0;
@@ -21,7 +24,7 @@ pub(super) const ROOT: u32 = 0;
 pub(super) const MAX_LEVELS: usize = 48;
 
 const MAGIC: [u8; 8] = *b"POSTERN\0";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const SECTIONS: usize = Section::TextBytes as usize + 1;
 
 /// The sections, in the order they lie in.
@@ -36,15 +39,25 @@ pub(super) enum Section {
     MemberOf,
     Entries,
     EntryNames,
+    Extras,
+    EligibleFirst,
+    Eligibles,
+    EligibleNames,
+    ActivationPolicies,
+    Agents,
     Roles,
     Denies,
     DenyPrincipals,
     Blocks,
+    BlockConditions,
+    Conditions,
+    Programs,
     PatternGroups,
     Patterns,
     Postings,
     NameGuids,
     NameTexts,
+    TextLists,
     TextBytes,
 }
 
@@ -110,11 +123,115 @@ pub(super) struct Entry {
     pub scope: U32,
     /// `last` of the scope, so that following the scope is not needed.
     pub last: U32,
+    /// The role; with [`EXTRA`] an [`Extra`] that names it.
     pub role: U32,
     /// Which of the same principal's entries, counted from its first, to look at next when walking from the most
     /// specific scope upwards: at the same scope, or at the nearest scope that contains it; always lower, [`NONE`]
     /// at the end.
     pub enclosing: U32,
+}
+
+/// What only some role assignments have, and every schedule: a condition, a beginning, an end.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct Extra {
+    pub role: U32,
+    /// A [`Condition`] or [`NONE`].
+    pub condition: U32,
+    /// The condition of the eligibility that was activated, or [`NONE`].
+    pub inherited: U32,
+    /// The name of that eligibility, or [`NONE`].
+    pub eligibility: U32,
+    /// What the document was: 0 a role assignment, or one of [`FROM_SCHEDULE`] and [`FROM_INSTANCE`].
+    pub flags: U32,
+    /// Nanoseconds of Unix time, included; the least number is always.
+    pub start: I128,
+    /// Excluded; the greatest number is never.
+    pub end: I128,
+}
+
+/// The document was a schedule of PIM.
+pub(super) const FROM_SCHEDULE: u32 = 1;
+/// The document was an instance of a schedule.
+pub(super) const FROM_INSTANCE: u32 = 2;
+
+/// A condition.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct Condition {
+    /// In [`Section::Programs`]; of a condition that cannot be used empty.
+    pub program: Text,
+    /// As written.
+    pub source: Text,
+    /// Why it cannot be used: 0, or one of the `UNUSABLE_…`.
+    pub unusable: U32,
+}
+
+/// It does not parse, or has no known version.
+pub(super) const UNUSABLE_TEXT: u32 = 1;
+/// It compares GUIDs, and the role has data actions of Storage (semantics, section 3.7).
+pub(super) const UNUSABLE_GUID_ON_STORAGE: u32 = 2;
+
+/// What activating a role at a scope takes. Sorted by role, then scope.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct ActivationPolicy {
+    pub role: U32,
+    pub scope: U32,
+    /// `ACTIVATION_…`.
+    pub flags: U32,
+    /// Empty: not limited.
+    pub maximum_duration: Text,
+    /// Empty: none.
+    pub authentication_context: Text,
+    /// Into [`Section::TextLists`].
+    pub approvers: List,
+}
+
+/// Multi-factor authentication is needed.
+pub(super) const ACTIVATION_MFA: u32 = 1;
+/// A justification is needed.
+pub(super) const ACTIVATION_JUSTIFICATION: u32 = 2;
+/// A ticket is needed.
+pub(super) const ACTIVATION_TICKET: u32 = 4;
+/// Somebody has to approve.
+pub(super) const ACTIVATION_APPROVAL: u32 = 8;
+
+/// An agent. Those whose identity is a GUID first, sorted by it.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct Agent {
+    /// The identity's GUID; of another id the greatest number.
+    pub guid: U128,
+    /// The identity.
+    pub principal: Text,
+    /// Resource id; empty: none.
+    pub resource: Text,
+    /// Display name.
+    pub name: Text,
+    /// A role's id; empty: the asking user answers.
+    pub approver_role: Text,
+    /// `AGENT_…`.
+    pub flags: U32,
+    /// Scopes of resource groups.
+    pub managed: List,
+    /// Actions that only look.
+    pub query_actions: List,
+}
+
+/// Level Privileged.
+pub(super) const AGENT_PRIVILEGED: u32 = 1;
+/// Mode auto.
+pub(super) const AGENT_AUTO: u32 = 2;
+/// It has query actions of its own.
+pub(super) const AGENT_QUERIES: u32 = 4;
+
+/// Several of [`Section::TextLists`].
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct List {
+    pub first: U32,
+    pub count: U32,
 }
 
 /// A role definition.
@@ -139,6 +256,8 @@ pub(super) struct Deny {
     pub principals: U32,
     pub first_excluded: U32,
     pub excluded: U32,
+    /// For the whole of it: a [`Condition`] or [`NONE`].
+    pub condition: U32,
 }
 
 /// Reports a hit, does not block.
@@ -177,6 +296,9 @@ struct Header {
     flags: U32,
     units: U32,
     guid_principals: U32,
+    /// What conditions read, all together.
+    uses: U32,
+    unused: U32,
     sections: [SectionPlace; SECTIONS],
 }
 
@@ -192,6 +314,9 @@ pub(super) const STRICT_WILDCARDS: u32 = 1;
 /// A deny assignment has [`DENY_TO_MANAGEMENT_GROUP`].
 pub(super) const DENY_AT_MANAGEMENT_GROUP: u32 = 2;
 
+/// Something begins or ends, or a condition reads the time.
+pub(super) const DEPENDS_ON_TIME: u32 = 4;
+
 /// All sections of a buffer, typed.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
@@ -200,6 +325,7 @@ pub(super) struct View<'a> {
     pub units: usize,
     /// How many of the principals have GUIDs.
     pub guid_principals: u32,
+    pub uses: u32,
     pub scopes: &'a [Scope],
     pub scope_slots: &'a [Slot],
     pub principals: &'a [Principal],
@@ -208,15 +334,28 @@ pub(super) struct View<'a> {
     pub member_of: &'a [U32],
     pub entries: &'a [Entry],
     pub entry_names: &'a [U32],
+    pub extras: &'a [Extra],
+    /// For each principal where its eligibilities begin, and at the end where the last ends; empty without any.
+    pub eligible_first: &'a [U32],
+    /// As `entries`, for eligibilities.
+    pub eligibles: &'a [Entry],
+    pub eligible_names: &'a [U32],
+    pub activation_policies: &'a [ActivationPolicy],
+    pub agents: &'a [Agent],
     pub roles: &'a [Role],
     pub denies: &'a [Deny],
     pub deny_principals: &'a [U32],
     pub blocks: &'a [U32],
+    /// For each block its [`Condition`] or [`NONE`].
+    pub block_conditions: &'a [U32],
+    pub conditions: &'a [Condition],
+    pub programs: &'a [u8],
     pub pattern_groups: &'a [PatternGroup],
     pub patterns: &'a [Pattern],
     pub postings: &'a [U32],
     pub name_guids: &'a [U128],
     pub name_texts: &'a [Text],
+    pub text_lists: &'a [Text],
     pub text_bytes: &'a [u8],
 }
 
@@ -232,6 +371,20 @@ impl Text {
     /// The text in the last section.
     pub(super) fn bytes(self, all: &[u8]) -> Result<&[u8], Damaged> {
         slice(all, self.start, self.length)
+    }
+}
+
+// === impl List ===
+
+impl List {
+    /// The texts.
+    pub(super) fn texts<'a>(
+        self,
+        view: &View<'a>,
+    ) -> Result<impl Iterator<Item = Result<&'a str, Damaged>> + use<'a>, Damaged> {
+        let all = view.text_bytes;
+        let texts = slice(view.text_lists, self.first, self.count)?;
+        Ok(texts.iter().map(move |text| std::str::from_utf8(text.bytes(all)?).map_err(|_| Damaged)))
     }
 }
 
@@ -254,6 +407,7 @@ impl<'a> View<'a> {
             flags: header.flags.get(),
             units: usize::try_from(header.units.get()).map_err(|_| Damaged)?,
             guid_principals: header.guid_principals.get(),
+            uses: header.uses.get(),
             scopes: typed(get(Section::Scopes)?)?,
             scope_slots: typed(get(Section::ScopeSlots)?)?,
             principals: typed(get(Section::Principals)?)?,
@@ -262,20 +416,34 @@ impl<'a> View<'a> {
             member_of: typed(get(Section::MemberOf)?)?,
             entries: typed(get(Section::Entries)?)?,
             entry_names: typed(get(Section::EntryNames)?)?,
+            extras: typed(get(Section::Extras)?)?,
+            eligible_first: typed(get(Section::EligibleFirst)?)?,
+            eligibles: typed(get(Section::Eligibles)?)?,
+            eligible_names: typed(get(Section::EligibleNames)?)?,
+            activation_policies: typed(get(Section::ActivationPolicies)?)?,
+            agents: typed(get(Section::Agents)?)?,
             roles: typed(get(Section::Roles)?)?,
             denies: typed(get(Section::Denies)?)?,
             deny_principals: typed(get(Section::DenyPrincipals)?)?,
             blocks: typed(get(Section::Blocks)?)?,
+            block_conditions: typed(get(Section::BlockConditions)?)?,
+            conditions: typed(get(Section::Conditions)?)?,
+            programs: get(Section::Programs)?,
             pattern_groups: typed(get(Section::PatternGroups)?)?,
             patterns: typed(get(Section::Patterns)?)?,
             postings: typed(get(Section::Postings)?)?,
             name_guids: typed(get(Section::NameGuids)?)?,
             name_texts: typed(get(Section::NameTexts)?)?,
+            text_lists: typed(get(Section::TextLists)?)?,
             text_bytes: get(Section::TextBytes)?,
         };
         let table = |slots: &[Slot]| slots.len().is_power_of_two();
         if !(table(view.scope_slots) && table(view.guid_slots) && table(view.text_slots))
             || view.entries.len() != view.entry_names.len()
+            || view.eligibles.len() != view.eligible_names.len()
+            || view.blocks.len() != view.block_conditions.len()
+            || !(view.eligible_first.is_empty()
+                || view.eligible_first.len() == view.principals.len().saturating_add(1))
             || view.scopes.is_empty()
             || view.units != view.roles.len().saturating_add(view.denies.len())
         {
@@ -304,13 +472,15 @@ impl Writer {
         self.body.extend_from_slice(bytes);
     }
 
-    pub(super) fn finish(self, flags: u32, units: u32, guid_principals: u32) -> Vec<u8> {
+    pub(super) fn finish(self, flags: u32, units: u32, guid_principals: u32, uses: u32) -> Vec<u8> {
         let header = Header {
             magic: MAGIC,
             format: U32::new(FORMAT),
             flags: U32::new(flags),
             units: U32::new(units),
             guid_principals: U32::new(guid_principals),
+            uses: U32::new(uses),
+            unused: U32::ZERO,
             sections: self.sections,
         };
         let mut buffer = Vec::with_capacity(size_of::<Header>().saturating_add(self.body.len()));
@@ -351,6 +521,6 @@ mod tests {
         }
         let mut writer = Writer::new();
         writer.put(Section::Scopes, &[0_u8; 3]);
-        assert!(View::open(&writer.finish(0, 0, 0)).is_err(), "no whole record");
+        assert!(View::open(&writer.finish(0, 0, 0, 0)).is_err(), "no whole record");
     }
 }

@@ -5,13 +5,16 @@
 //!                             └─ actions: which roles speak of an action, found once and kept
 //! ```
 //!
-//! Imports `model` only, so it can be embedded, benchmarked and fuzzed by itself.
+//! Imports `model`, `condition` (conditions are programs in the buffer) and `agent` (what the levels of agents bring),
+//! so it can be embedded, benchmarked and fuzzed by itself.
 
 mod actions;
 mod compile;
+mod conditions;
 mod describe;
 mod evaluate;
 mod hash;
+mod holdings;
 mod layout;
 #[cfg(test)]
 mod tests;
@@ -24,6 +27,7 @@ use smallvec::SmallVec;
 
 use self::actions::ActionMemo;
 use self::layout::{Damaged, View};
+use crate::condition::Uses;
 use crate::model::{CheckRequest, Decision, DenyHit, Documents, Problem, Problems, Undecided, Wildcards};
 
 /// How documents are compiled.
@@ -31,6 +35,9 @@ use crate::model::{CheckRequest, Decision, DenyHit, Documents, Problem, Problems
 pub struct CompileOptions {
     /// How `/*/` is read in every pattern.
     pub wildcards: Wildcards,
+    /// Whether conditions may use operators that are in no document of Azure (semantics, section 3.4); without it
+    /// such a condition does not parse. The setting `condition_extensions`.
+    pub condition_extensions: bool,
 }
 
 /// A compiled policy. Decides, and names what decided; holds no clock and does no I/O.
@@ -55,8 +62,14 @@ self_cell::self_cell! {
 pub struct Counts {
     /// Role definitions.
     pub role_definitions: usize,
-    /// Role assignments.
+    /// Role assignments, schedules that grant included.
     pub role_assignments: usize,
+    /// Schedules that may be activated.
+    pub eligibilities: usize,
+    /// Conditions, each text once.
+    pub conditions: usize,
+    /// Agents.
+    pub agents: usize,
     /// Deny assignments.
     pub deny_assignments: usize,
     /// Principals that something is assigned to, and members of groups that something is assigned to.
@@ -119,6 +132,9 @@ impl Policy {
         Counts {
             role_definitions: view.roles.len(),
             role_assignments: view.entries.len(),
+            eligibilities: view.eligibles.len(),
+            conditions: view.conditions.len(),
+            agents: view.agents.len(),
             deny_assignments: view.denies.len(),
             principals: view.principals.len(),
             scopes: view.scopes.len(),
@@ -126,19 +142,29 @@ impl Policy {
         }
     }
 
-    /// Decides (semantics, section 2.5).
+    /// Decides (semantics, section 2.5): one `now` for schedules and conditions alike.
     ///
     /// # Errors
     ///
     /// [`Undecided`] when the policy does not suffice to decide. It is never a decision.
     pub fn evaluate(&self, request: &CheckRequest<'_>, now: Timestamp) -> Result<Evaluation, Undecided> {
-        let _ = now;
         let view = self.view();
         let place = evaluate::locate(view, request.scope)?;
-        let evaluation = self.actions.with(view, request.action, request.plane, |actions| {
-            evaluate::evaluate(view, request, place, actions)
-        })?;
-        Ok(evaluation)
+        self.actions.with(view, request.action, request.plane, |actions| {
+            evaluate::evaluate(view, request, place, actions, now)
+        })
+    }
+
+    /// What the conditions of this policy read, all together: what a decision may depend on beside subject, action and
+    /// scope.
+    pub fn uses(&self) -> Uses {
+        #[expect(clippy::cast_possible_truncation, reason = "was 16 bits wide when it was written")]
+        Uses::from_bits(self.view().uses as u16)
+    }
+
+    /// Whether anything in this policy begins or ends, or a condition reads the time.
+    pub fn depends_on_time(&self) -> bool {
+        self.view().flags & layout::DEPENDS_ON_TIME != 0
     }
 
     #[inline]

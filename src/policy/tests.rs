@@ -3,8 +3,9 @@
 
 use super::*;
 use crate::model::{
-    Action, DenyAssignment, Group, ManagementGroup, PermissionBlock, Plane, PrincipalId, RoleAssignment,
-    RoleDefinition, Scope, Spanned, Subject, Subscription, Why,
+    Action, ActivationPolicy, ActivationRequirements, Attributes, ConditionText, DenyAssignment, Group,
+    ManagementGroup, PermissionBlock, Plane, PrincipalId, RoleAssignment, RoleDefinition, Schedule,
+    ScheduleKind, ScheduleShape, Scope, Spanned, Subject, Subscription, Why,
 };
 use jiff::Timestamp;
 
@@ -226,6 +227,284 @@ fn targets_deeper_than_any_known_scope_are_located() {
     assert!(matches!(decision, Decision::Allowed(_)), "{decision:?}");
 }
 
+// --- conditions and time ---
+
+const STORAGE: &str = "ba92f5b4-2d11-453d-a403-e96b0029c9fe";
+
+fn condition(text: &str) -> Option<ConditionText> {
+    Some(ConditionText { text: self::text(text), version: Some(self::text("2.0")) })
+}
+
+fn second(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn schedule(kind: ScheduleKind, name: &str, window: (Option<i64>, Option<i64>)) -> Schedule {
+    let at = |time: Option<i64>| time.map(|time| Spanned::new(second(time), Default::default()));
+    Schedule {
+        kind,
+        name: text(name),
+        principal_id: text("carol"),
+        role_definition_id: text(OWNER),
+        scope: text(SUB),
+        start: at(window.0),
+        end: at(window.1),
+        ..Default::default()
+    }
+}
+
+/// Decision and `valid_until` at a second.
+fn at(policy: &Policy, request: &CheckRequest<'_>, now: i64) -> (Decision, Option<i64>) {
+    let evaluation = policy.evaluate(request, second(now)).unwrap();
+    (evaluation.decision, evaluation.valid_until.map(Timestamp::as_second))
+}
+
+fn why(policy: &Policy, request: &CheckRequest<'_>, now: i64) -> (&'static str, Option<i64>) {
+    let (decision, until) = at(policy, request, now);
+    (decision.reason_code().name(), until)
+}
+
+#[test]
+fn a_schedule_grants_within_its_window_only() {
+    let mut documents = documents();
+    documents.schedules.push(schedule(ScheduleKind::Active, "s1", (Some(100), Some(200))));
+    let policy = compile(&documents);
+    assert!(policy.depends_on_time());
+    let asked = request("carol", "A.B/c/write", SUB);
+    assert_eq!(why(&policy, &asked, 99), ("NOT_ACTIVE_NOW", Some(100)));
+    assert_eq!(why(&policy, &asked, 100), ("ROLE_ASSIGNMENT", Some(200)), "the start is included");
+    assert_eq!(why(&policy, &asked, 200), ("NOT_ACTIVE_NOW", None), "the end is excluded");
+    let Decision::Allowed(grant) = at(&policy, &asked, 150).0 else { panic!("allowed") };
+    assert_eq!(
+        policy.role_assignment_id(grant),
+        format!("{SUB}/providers/Microsoft.Authorization/roleAssignmentSchedules/s1")
+    );
+}
+
+#[test]
+fn valid_until_passes_over_what_does_not_change_the_answer() {
+    let mut documents = documents();
+    let schedules = [(0, 100), (50, 150), (150, 300), (400, 500)];
+    for (number, (start, end)) in schedules.into_iter().enumerate() {
+        let name = "same-name-for-all".to_owned();
+        let window = (Some(start), Some(end));
+        documents.schedules.push(Schedule {
+            // The same assignment in several windows: which of them grants cannot be told apart by its name.
+            origin_role_assignment: Some(text(&name)),
+            ..schedule(ScheduleKind::Active, &format!("s{number}"), window)
+        });
+    }
+    let policy = compile(&documents);
+    let asked = request("carol", "A.B/c/write", SUB);
+    assert_eq!(why(&policy, &asked, 300), ("NOT_ACTIVE_NOW", Some(400)));
+    assert_eq!(why(&policy, &asked, 10).0, "ROLE_ASSIGNMENT");
+    let alice = request("alice", "A.B/c/read", SUB);
+    assert_eq!(why(&policy, &alice, 10), ("ROLE_ASSIGNMENT", None), "nothing of alice's ends");
+}
+
+#[test]
+fn an_activation_ends_with_its_eligibility_and_inherits_its_condition() {
+    let mut documents = documents();
+    documents.schedules.push(Schedule {
+        condition: condition("@Resource[a:n] NumericEquals 1"),
+        ..schedule(ScheduleKind::Eligible, "e1", (Some(0), Some(150)))
+    });
+    documents.schedules.push(Schedule {
+        linked_eligibility: Some(text("e1")),
+        ..schedule(ScheduleKind::Active, "s1", (Some(100), Some(200)))
+    });
+    let policy = compile(&documents);
+    let one = Attributes::from_json(&serde_json::json!({"a:n": 1}));
+    let mut asked = request("carol", "A.B/c/write", SUB);
+    assert_eq!(why(&policy, &asked, 120).0, "CONDITION_NOT_MET");
+    asked.attributes.resource = &one;
+    assert_eq!(why(&policy, &asked, 99), ("ELIGIBLE", Some(100)));
+    assert_eq!(why(&policy, &asked, 120), ("ROLE_ASSIGNMENT", Some(150)), "cut at the eligibility's end");
+    assert_eq!(why(&policy, &asked, 150).0, "NOT_ACTIVE_NOW");
+
+    documents.schedules[0].status = Some(text("Revoked"));
+    let policy = compile(&documents);
+    assert_eq!(why(&policy, &asked, 120).0, "NO_ROLE_ASSIGNMENT", "ended with its eligibility");
+}
+
+#[test]
+fn a_role_assignment_that_a_schedule_stands_behind_lasts_as_long_as_that() {
+    let mut documents = documents();
+    documents.role_assignments.push(assignment("a9", "carol", OWNER, SUB));
+    documents.schedules.push(Schedule {
+        origin_role_assignment: Some(text("a9")),
+        shape: ScheduleShape::Instance,
+        ..schedule(ScheduleKind::Active, "i1", (None, Some(200)))
+    });
+    let policy = compile(&documents);
+    let asked = request("carol", "A.B/c/write", SUB);
+    assert_eq!(why(&policy, &asked, 199), ("ROLE_ASSIGNMENT", Some(200)));
+    assert_eq!(why(&policy, &asked, 200).0, "NOT_ACTIVE_NOW");
+    let Decision::Allowed(grant) = at(&policy, &asked, 0).0 else { panic!("allowed") };
+    assert_eq!(policy.role_assignment_name(grant), "a9");
+    assert_eq!(policy.counts().role_assignments, 4);
+}
+
+#[test]
+fn eligible_says_what_activation_takes() {
+    let mut documents = documents();
+    documents.schedules.push(schedule(ScheduleKind::Eligible, "e1", (None, Some(500))));
+    documents.activation_policies.push(ActivationPolicy {
+        scope: text(SUB),
+        role_definition_id: text(OWNER),
+        requirements: ActivationRequirements {
+            maximum_duration: Some("PT8H".into()),
+            mfa: true,
+            approval: true,
+            approvers: vec!["dave".into()],
+            ..Default::default()
+        },
+        ..Default::default()
+    });
+    let policy = compile(&documents);
+    let below = format!("{SUB}/resourceGroups/App");
+    let asked = request("carol", "A.B/c/write", &below);
+    let Decision::NotAllowed(Why::Eligible(eligibility)) = at(&policy, &asked, 0).0 else {
+        panic!("eligible")
+    };
+    let activation = policy.activation(eligibility).unwrap();
+    assert_eq!((activation.role_name.as_str(), activation.scope.as_str()), ("Owner", SUB));
+    assert_eq!(activation.eligible_until, Some(second(500)));
+    assert_eq!(activation.requirements.as_ref(), Some(&documents.activation_policies[0].requirements));
+    assert!(policy.eligibility_id(eligibility).ends_with("/roleEligibilitySchedules/e1"));
+    assert_eq!(
+        policy.reason(&asked, &at(&policy, &asked, 0).0),
+        format!(
+            "nothing grants control-plane action A.B/c/write now, but role \"Owner\", which the subject may activate \
+         at {SUB}, would"
+        )
+    );
+    assert_eq!(why(&policy, &asked, 499), ("ELIGIBLE", Some(500)));
+    assert_eq!(why(&policy, &asked, 500), ("NO_ROLE_ASSIGNMENT", None));
+}
+
+#[test]
+fn conditions_narrow_assignments_roles_and_denies() {
+    let mut documents = documents();
+    documents.role_assignments[0].condition = condition("@Resource[a:n] NumericEquals 1");
+    documents.role_definitions[1].permissions.push(PermissionBlock {
+        data_actions: vec![text("A.B/*")],
+        condition: condition("@Resource[a:n] NumericEquals 2"),
+        ..Default::default()
+    });
+    documents.deny_assignments.push(DenyAssignment {
+        name: text("d1"),
+        scope: text(SUB),
+        principals: vec![text("alice")],
+        permissions: role("x", "x", &["*/read"]).permissions,
+        condition: condition("@Resource[a:n] NumericEquals 9 OR NOT Exists @Resource[a:n]"),
+        ..Default::default()
+    });
+    let policy = compile(&documents);
+    assert!(policy.uses().contains(Uses::RESOURCE) && !policy.uses().contains(Uses::REQUEST));
+    let number = |number: i64| Attributes::from_json(&serde_json::json!({"a:n": number}));
+    let bags: Vec<_> = (0..10).map(number).collect();
+    let with = |bag: usize| {
+        let mut asked = request("alice", "A.B/c/read", SUB);
+        asked.attributes.resource = &bags[bag];
+        why(&policy, &asked, 0).0
+    };
+    assert_eq!((with(1), with(2), with(9)), ("ROLE_ASSIGNMENT", "CONDITION_NOT_MET", "DENY_ASSIGNMENT"));
+    assert_eq!(why(&policy, &request("alice", "A.B/c/read", SUB), 0).0, "DENY_ASSIGNMENT");
+
+    let group = format!("{SUB}/resourceGroups/App");
+    let mut data = request("bob", "A.B/c/read", &group);
+    data.plane = Plane::Data;
+    assert_eq!(why(&policy, &data, 0).0, "CONDITION_NOT_MET");
+    data.attributes.resource = &bags[2];
+    assert_eq!(why(&policy, &data, 0).0, "ROLE_ASSIGNMENT");
+}
+
+#[test]
+fn a_condition_that_cannot_be_used_grants_nothing_and_denies() {
+    for (text, version) in [("@Resource[a:n] Equals 1", "2.0"), ("@Resource[a:n] NumericEquals 1", "1.0")] {
+        let mut documents = documents();
+        let unusable = Some(ConditionText { text: self::text(text), version: Some(self::text(version)) });
+        documents.role_assignments[0].condition = unusable.clone();
+        let one = Attributes::from_json(&serde_json::json!({"a:n": 1}));
+        let mut asked = request("alice", "A.B/c/read", SUB);
+        asked.attributes.resource = &one;
+        assert_eq!(why(&compile(&documents), &asked, 0).0, "CONDITION_NOT_MET");
+        documents.deny_assignments.push(DenyAssignment {
+            name: self::text("d1"),
+            scope: self::text(SUB),
+            principals: vec![self::text("alice")],
+            permissions: role("x", "x", &["*/read"]).permissions,
+            condition: unusable,
+            ..Default::default()
+        });
+        assert_eq!(why(&compile(&documents), &asked, 0).0, "DENY_ASSIGNMENT");
+    }
+}
+
+#[test]
+fn guid_operators_do_not_work_on_roles_with_storage_data_actions() {
+    let mut documents = documents();
+    let mut storage = role(STORAGE, "Storage", &["*/read"]);
+    storage.permissions[0].data_actions = vec![text("microsoft.storage/x/*")];
+    documents.role_definitions.push(storage);
+    documents.role_definitions.push(role("plain", "Plain", &["*/read"]));
+    for (name, role) in [("a8", STORAGE), ("a9", "plain")] {
+        documents.role_assignments.push(RoleAssignment {
+            condition: condition("NOT @Resource[a:g] GuidEquals '00000000-0000-0000-0000-000000000001'"),
+            ..assignment(name, role, role, SUB)
+        });
+    }
+    let policy = compile(&documents);
+    let guid = Attributes::from_json(&serde_json::json!({"a:g": "00000000-0000-0000-0000-000000000002"}));
+    let ask = |principal| {
+        let mut asked = request(principal, "A.B/c/read", SUB);
+        asked.attributes.resource = &guid;
+        why(&policy, &asked, 0).0
+    };
+    assert_eq!((ask(STORAGE), ask("plain")), ("CONDITION_NOT_MET", "ROLE_ASSIGNMENT"));
+}
+
+#[test]
+fn conditions_that_cost_too_much_leave_the_request_undecided() {
+    let mut documents = documents();
+    let costly = "@Resource[a:s] StringLike '*a*a*a*a*a*a*a*a*b'";
+    documents.role_assignments[0].condition = condition(costly);
+    let long = Attributes::from_json(&serde_json::json!({"a:s": "a".repeat(2_000_000)}));
+    let mut asked = request("alice", "A.B/c/read", SUB);
+    asked.attributes.resource = &long;
+    let policy = compile(&documents);
+    assert_eq!(policy.evaluate(&asked, second(0)), Err(Undecided::ConditionsTooCostly));
+    documents.role_assignments.push(assignment("a0", "alice", READER, SUB));
+    let decision = compile(&documents).evaluate(&asked, second(0)).unwrap().decision;
+    assert!(matches!(decision, Decision::Allowed(_)), "what grants without it decides");
+}
+
+#[test]
+fn the_report_names_the_most_specific_scope_then_what_has_no_condition() {
+    let mut documents = documents();
+    let group = format!("{SUB}/resourceGroups/App");
+    documents.role_assignments = vec![
+        RoleAssignment {
+            condition: condition("true BoolEquals true"),
+            ..assignment("a1", "alice", READER, &group)
+        },
+        assignment("a2", "alice", READER, &group),
+        assignment("a0", "alice", READER, SUB),
+    ];
+    let granted = |documents: &Documents| {
+        let policy = compile(documents);
+        let Decision::Allowed(grant) = at(&policy, &request("alice", "A.B/c/read", &group), 0).0 else {
+            panic!("allowed")
+        };
+        policy.role_assignment_name(grant)
+    };
+    documents.role_assignments[0].condition = condition("NOT Exists @Resource[a:n]");
+    assert_eq!(granted(&documents), "a2");
+    documents.role_assignments.remove(1);
+    assert_eq!(granted(&documents), "a1", "conditioned, but more specific");
+}
+
 /// Whatever bytes change, evaluation answers or says "undecided": it never panics and never runs for ever.
 #[test]
 fn a_damaged_buffer_never_panics() {
@@ -238,6 +517,20 @@ fn a_damaged_buffer_never_panics() {
         permissions: role("x", "x", &["*/delete"]).permissions,
         ..Default::default()
     });
+    documents.deny_assignments[0].condition = condition("NOT Exists @Resource[a:n]");
+    documents.role_assignments[0].condition =
+        condition("@Environment[UtcNow] DateTimeLessThan '2026-01-01T00:00:00Z'");
+    documents.schedules.push(Schedule {
+        linked_eligibility: Some(text("e1")),
+        ..schedule(ScheduleKind::Active, "s1", (Some(100), Some(200)))
+    });
+    documents.schedules.push(schedule(ScheduleKind::Eligible, "e1", (None, None)));
+    documents.activation_policies.push(ActivationPolicy {
+        scope: text(SUB),
+        role_definition_id: text(OWNER),
+        requirements: ActivationRequirements { approvers: vec!["dave".into()], ..Default::default() },
+        ..Default::default()
+    });
     let whole = compile(&documents).opened.borrow_owner().to_vec();
     let target = format!("{SUB}/resourceGroups/app/providers/A.B/c/d");
     for position in 0..whole.len() {
@@ -245,12 +538,18 @@ fn a_damaged_buffer_never_panics() {
             let mut damaged = whole.clone();
             damaged[position] ^= flip;
             let Ok(policy) = Policy::open(damaged.into_boxed_slice()) else { continue };
-            for principal in ["alice", "bob"] {
+            for principal in ["alice", "bob", "carol"] {
                 let asked = request(principal, "A.B/c/delete", &target);
                 if let Ok(Evaluation { decision, .. }) = policy.evaluate(&asked, Timestamp::UNIX_EPOCH) {
                     let _ = policy.reason(&asked, &decision);
-                    if let Decision::Allowed(grant) = decision {
-                        let _ = (policy.role_assignment_id(grant), policy.role_definition_id(grant));
+                    match decision {
+                        Decision::Allowed(grant) => {
+                            let _ = (policy.role_assignment_id(grant), policy.role_definition_id(grant));
+                        }
+                        Decision::NotAllowed(Why::Eligible(eligibility)) => {
+                            let _ = policy.activation(eligibility);
+                        }
+                        _ => {}
                     }
                 }
             }

@@ -11,7 +11,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::authorizer::Answer;
 use crate::model::{
-    Action, CheckRequest, Decision, Plane, PrincipalId, ReasonCode, Scope, Subject, Undecided,
+    Action, AgentStop, CheckRequest, Decision, Plane, PrincipalId, ReasonCode, Scope, Subject, Undecided,
 };
 use crate::proto::v1;
 use crate::snapshot::Snapshot;
@@ -84,6 +84,7 @@ pub fn check_request(wire: &v1::CheckRequest) -> Result<CheckRequest<'_>, Violat
     attributes(&wire.request_attributes, prefix, "request_attributes", &mut violations);
     attributes(&wire.environment_attributes, prefix, "environment_attributes", &mut violations);
     request_id(&wire.request_id, &mut violations);
+    no_agent(wire.agent.as_ref(), prefix, &mut violations);
     request(subject, action, scope, violations)
 }
 
@@ -119,6 +120,7 @@ impl<'a> Batch<'a> {
         let action = read_action(wire.action.as_ref(), prefix, &mut violations);
         let scope = read_resource(wire.resource.as_ref(), prefix, &mut violations);
         attributes(&wire.request_attributes, prefix, "request_attributes", &mut violations);
+        no_agent(wire.agent.as_ref(), prefix, &mut violations);
         request(subject, action, scope, violations)
     }
 }
@@ -208,6 +210,13 @@ fn read_resource<'a>(
             violations.push(prefix.field("resource.scope"), error.to_string());
             None
         }
+    }
+}
+
+/// An agent's action must not be taken for an ordinary one: that would spare it its prompts.
+fn no_agent(wire: Option<&v1::AgentContext>, prefix: Prefix, violations: &mut Violations) {
+    if wire.is_some() {
+        violations.push(prefix.field("agent"), "is set, but no policy of this sidecar describes agents");
     }
 }
 
@@ -344,7 +353,17 @@ const fn reason_code(code: ReasonCode) -> v1::ReasonCode {
         ReasonCode::RoleAssignment => v1::ReasonCode::RoleAssignment,
         ReasonCode::NoRoleAssignment => v1::ReasonCode::NoRoleAssignment,
         ReasonCode::ActionNotGranted => v1::ReasonCode::ActionNotGranted,
+        ReasonCode::NotActiveNow => v1::ReasonCode::NotActiveNow,
+        ReasonCode::ConditionNotMet => v1::ReasonCode::ConditionNotMet,
+        ReasonCode::Eligible => v1::ReasonCode::Eligible,
         ReasonCode::DenyAssignment => v1::ReasonCode::DenyAssignment,
+        ReasonCode::Agent(AgentStop::ApprovalRequired) => v1::ReasonCode::AgentApprovalRequired,
+        ReasonCode::Agent(AgentStop::OnBehalfOfRequired) => v1::ReasonCode::AgentOnBehalfOfRequired,
+        ReasonCode::Agent(AgentStop::ApprovalDenied) => v1::ReasonCode::AgentApprovalDenied,
+        ReasonCode::Agent(AgentStop::OnBehalfOfDeclined) => v1::ReasonCode::AgentOnBehalfOfDeclined,
+        ReasonCode::Agent(AgentStop::UserNotAuthorized) => v1::ReasonCode::AgentUserNotAuthorized,
+        ReasonCode::Agent(AgentStop::OutOfScope) => v1::ReasonCode::AgentOutOfScope,
+        ReasonCode::Agent(AgentStop::NoManagedResourceGroups) => v1::ReasonCode::AgentNoManagedResourceGroups,
     }
 }
 
@@ -355,6 +374,8 @@ pub const fn undecided_code(undecided: &Undecided) -> Code {
         Undecided::NoPolicy => Code::Unavailable,
         // Comes right when somebody completes the policy.
         Undecided::UnknownHierarchy { .. } => Code::FailedPrecondition,
+        // Comes right when the request is smaller or the policy's conditions are.
+        Undecided::ConditionsTooCostly => Code::ResourceExhausted,
         Undecided::DamagedPolicy => Code::Internal,
     }
 }
@@ -364,6 +385,7 @@ pub const fn undecided_reason(undecided: &Undecided) -> &'static str {
     match undecided {
         Undecided::NoPolicy => "NO_POLICY",
         Undecided::UnknownHierarchy { .. } => "UNKNOWN_HIERARCHY",
+        Undecided::ConditionsTooCostly => "CONDITIONS_TOO_COSTLY",
         Undecided::DamagedPolicy => "DAMAGED_POLICY",
     }
 }

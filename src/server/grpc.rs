@@ -212,6 +212,27 @@ impl AuthorizationService for AuthorizationApi {
             self.tracing.as_ref().map(|tracing| tracing.start(Method::BatchCheck, request.metadata()));
         self.batch_check_now(request.get_ref(), span.as_mut()).map(Response::new)
     }
+
+    async fn explain(
+        &self,
+        _request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
+        Err(Status::unimplemented("this sidecar does not explain"))
+    }
+
+    async fn list_permissions(
+        &self,
+        _request: Request<v1::ListPermissionsRequest>,
+    ) -> Result<Response<v1::ListPermissionsResponse>, Status> {
+        Err(Status::unimplemented("this sidecar lists no permissions"))
+    }
+
+    async fn list_principals(
+        &self,
+        _request: Request<v1::ListPrincipalsRequest>,
+    ) -> Result<Response<v1::ListPrincipalsResponse>, Status> {
+        Err(Status::unimplemented("this sidecar lists no principals"))
+    }
 }
 
 // === Counters ===
@@ -220,43 +241,36 @@ impl AuthorizationService for AuthorizationApi {
 #[derive(Debug)]
 struct Counters {
     /// Indexed by [`slot`].
-    checks: [Counter; 16],
+    checks: [Counter; SLOTS],
     no_policy: Counter,
     unknown_hierarchy: Counter,
+    conditions_too_costly: Counter,
     damaged_policy: Counter,
     invalid: Counter,
     batch_items: Counter,
 }
 
-/// The reason implies the decision, so four reasons, two planes and two ways of getting there are all there is.
-const fn slot(reason: ReasonCode, plane: Plane, cached: bool) -> usize {
-    let reason = match reason {
-        ReasonCode::RoleAssignment => 0,
-        ReasonCode::NoRoleAssignment => 1,
-        ReasonCode::ActionNotGranted => 2,
-        ReasonCode::DenyAssignment => 3,
-    };
+/// The reason implies the decision, so the reasons, two planes and two ways of getting there are all there is.
+fn slot(reason: ReasonCode, plane: Plane, cached: bool) -> Option<usize> {
+    let reason = ReasonCode::ALL.iter().position(|other| *other == reason)?;
     let plane = match plane {
         Plane::Control => 0,
-        Plane::Data => 4,
+        Plane::Data => 2,
     };
-    reason + plane + if cached { 8 } else { 0 }
+    reason.checked_mul(4)?.checked_add(plane + usize::from(cached))
 }
+
+const SLOTS: usize = ReasonCode::ALL.len() * 4;
 
 impl Counters {
     fn bind(metrics: &Metrics, transport: Transport) -> Self {
-        let mut checks: [Counter; 16] = Default::default();
-        for (decision, reason) in [
-            ("Allowed", ReasonCode::RoleAssignment),
-            ("NotAllowed", ReasonCode::NoRoleAssignment),
-            ("NotAllowed", ReasonCode::ActionNotGranted),
-            ("Denied", ReasonCode::DenyAssignment),
-        ] {
+        let mut checks: [Counter; SLOTS] = std::array::from_fn(|_| Counter::default());
+        for reason in ReasonCode::ALL {
             for (plane, plane_name) in [(Plane::Control, "control"), (Plane::Data, "data")] {
                 for (cached, cached_name) in [(false, "false"), (true, "true")] {
-                    if let Some(counter) = checks.get_mut(slot(reason, plane, cached)) {
+                    if let Some(counter) = slot(reason, plane, cached).and_then(|slot| checks.get_mut(slot)) {
                         *counter = metrics.checks(CheckLabels {
-                            decision,
+                            decision: reason.decision(),
                             reason: reason.name(),
                             plane: plane_name,
                             cached: cached_name,
@@ -271,6 +285,7 @@ impl Counters {
             checks,
             no_policy: undecided(&Undecided::NoPolicy),
             unknown_hierarchy: undecided(&Undecided::UnknownHierarchy { holder: String::new() }),
+            conditions_too_costly: undecided(&Undecided::ConditionsTooCostly),
             damaged_policy: undecided(&Undecided::DamagedPolicy),
             invalid: metrics.invalid(),
             batch_items: metrics.batch_items(),
@@ -278,9 +293,8 @@ impl Counters {
     }
 
     fn count(&self, plane: Plane, answer: &Answer) {
-        if let Some(counter) =
-            self.checks.get(slot(answer.evaluation.decision.reason_code(), plane, answer.cached))
-        {
+        let reason = answer.evaluation.decision.reason_code();
+        if let Some(counter) = slot(reason, plane, answer.cached).and_then(|slot| self.checks.get(slot)) {
             counter.inc();
         }
     }
@@ -289,6 +303,7 @@ impl Counters {
         let counter = match undecided {
             Undecided::NoPolicy => &self.no_policy,
             Undecided::UnknownHierarchy { .. } => &self.unknown_hierarchy,
+            Undecided::ConditionsTooCostly => &self.conditions_too_costly,
             Undecided::DamagedPolicy => &self.damaged_policy,
         };
         counter.inc();

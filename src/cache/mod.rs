@@ -4,18 +4,25 @@
 //! asked only from a cost that is known before evaluating (see [`cost`]), found by `benches/check.rs`.
 //!
 //! INVARIANT (cache key): the key holds the generation of the snapshot and every input that evaluation reads, as it
-//! came, never a mere hash of it. An entry can therefore answer the one question it was made for, under the one
+//! came, never a mere hash of it; of attributes and suboperation what the conditions of the policy read. An entry can therefore answer the one question it was made for, under the one
 //! policy it was made with, and nothing has to be invalidated: entries of older generations are never asked for and
-//! age out. Imports `model` and `policy`.
+//! age out. Imports `model`,
+//! `condition` (for what is read) and `policy`.
+
+mod attributes;
 
 use std::hash::{Hash, Hasher};
 use std::time::{Duration, Instant};
 
+use ahash::RandomState;
 use jiff::Timestamp;
 use moka::sync::Cache;
 use moka::{Equivalent, Expiry};
 
-use crate::model::{CheckRequest, Plane, PrincipalId};
+use crate::condition::Uses;
+use crate::model::{
+    AttributeBag, Attributes, CheckRequest, NoAttributes, Plane, PrincipalId, RequestAttributes,
+};
 use crate::policy::Evaluation;
 
 /// When the cache is asked.
@@ -32,6 +39,8 @@ pub enum CachePolicy {
 pub struct DecisionCache {
     entries: Cache<Key, Cached>,
     policy: CachePolicy,
+    /// Callers choose the attributes, so their hash is seeded.
+    seed: RandomState,
 }
 
 /// What evaluation reads, as the caller gave it.
@@ -39,6 +48,10 @@ pub struct DecisionCache {
 struct KeyRef<'a> {
     generation: u64,
     request: &'a CheckRequest<'a>,
+    /// What the policy's conditions read: the rest of the attributes cannot matter.
+    uses: Uses,
+    /// Over the attributes that are read, in no order; `None` without any.
+    attributes: Option<u64>,
 }
 
 /// The same, kept. Principal and scope are in normal form, the rest as it came.
@@ -50,6 +63,10 @@ struct Key {
     action: Box<str>,
     plane: Plane,
     scope: Box<str>,
+    sub_operation: Option<Box<str>>,
+    attributes_hash: Option<u64>,
+    /// Of those that are read, by source; `None` without any.
+    attributes: Option<Box<[Attributes; 4]>>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -81,7 +98,7 @@ impl DecisionCache {
             .weigher(|key: &Key, value: &Cached| key.weight().saturating_add(value.weight()))
             .expire_after(Lifetime)
             .build();
-        Self { entries, policy }
+        Self { entries, policy, seed: RandomState::new() }
     }
 
     /// Whether this request is worth asking for.
@@ -93,9 +110,16 @@ impl DecisionCache {
         }
     }
 
-    /// The decision that was made for this request under this generation and still holds at `now`.
-    pub fn get(&self, generation: u64, request: &CheckRequest<'_>, now: Timestamp) -> Option<Evaluation> {
-        let cached = self.entries.get(&KeyRef { generation, request })?;
+    /// The decision that was made for this request under this generation and still holds at `now`. `uses` is what the
+    /// policy of the generation reads.
+    pub fn get(
+        &self,
+        generation: u64,
+        uses: Uses,
+        request: &CheckRequest<'_>,
+        now: Timestamp,
+    ) -> Option<Evaluation> {
+        let cached = self.entries.get(&self.key(generation, uses, request))?;
         // The cache's own clock removes entries; the decision's clock says whether one still holds.
         cached.evaluation.valid_until.is_none_or(|end| now < end).then_some(cached.evaluation)
     }
@@ -104,6 +128,7 @@ impl DecisionCache {
     pub fn insert(
         &self,
         generation: u64,
+        uses: Uses,
         request: &CheckRequest<'_>,
         evaluation: &Evaluation,
         now: Timestamp,
@@ -115,7 +140,18 @@ impl DecisionCache {
             Some(_) => return,
         };
         let cached = Cached { evaluation: evaluation.clone(), lifetime };
-        self.entries.insert(KeyRef { generation, request }.keep(), cached);
+        self.entries.insert(self.key(generation, uses, request).keep(), cached);
+    }
+
+    fn key<'a>(&self, generation: u64, uses: Uses, request: &'a CheckRequest<'a>) -> KeyRef<'a> {
+        let attributes = if uses.any_attribute() {
+            let hashes = used(request, uses).map(|bag| attributes::hash(&self.seed, bag));
+            // Sources count apart: the same attribute under another one is another attribute.
+            hashes.iter().any(Option::is_some).then(|| self.seed.hash_one(hashes))
+        } else {
+            None
+        };
+        KeyRef { generation, request, uses, attributes }
     }
 
     /// Entries and bytes, as of the cache's last housekeeping.
@@ -132,7 +168,23 @@ impl DecisionCache {
 
 // === keys ===
 
+/// The attributes by source, those that are not read left out.
+fn used<'a>(request: &CheckRequest<'a>, uses: Uses) -> [&'a dyn AttributeBag; 4] {
+    let RequestAttributes { request, resource, principal, environment } = request.attributes;
+    [
+        (request, Uses::REQUEST),
+        (resource, Uses::RESOURCE),
+        (principal, Uses::PRINCIPAL),
+        (environment, Uses::ENVIRONMENT),
+    ]
+    .map(|(bag, source)| if uses.contains(source) { bag } else { &NoAttributes })
+}
+
 impl KeyRef<'_> {
+    fn sub_operation(&self) -> Option<&str> {
+        self.request.sub_operation.filter(|name| !name.is_empty() && self.uses.contains(Uses::SUB_OPERATION))
+    }
+
     fn keep(&self) -> Key {
         let request = self.request;
         Key {
@@ -145,6 +197,9 @@ impl KeyRef<'_> {
             action: request.action.as_str().into(),
             plane: request.plane,
             scope: request.scope.as_str().into(),
+            sub_operation: self.sub_operation().map(Box::from),
+            attributes_hash: self.attributes,
+            attributes: self.attributes.map(|_| Box::new(used(request, self.uses).map(Attributes::from_bag))),
         }
     }
 }
@@ -162,6 +217,8 @@ impl Hash for KeyRef<'_> {
         request.action.as_str().hash(state);
         request.plane.hash(state);
         request.scope.as_str().hash(state);
+        self.sub_operation().hash(state);
+        self.attributes.hash(state);
     }
 }
 
@@ -177,15 +234,41 @@ impl Hash for Key {
         self.action.hash(state);
         self.plane.hash(state);
         self.scope.hash(state);
+        self.sub_operation.as_deref().hash(state);
+        self.attributes_hash.hash(state);
     }
 }
 
 impl Equivalent<Key> for KeyRef<'_> {
     fn equivalent(&self, key: &Key) -> bool {
         // Taken apart so that a new field of either cannot be forgotten here.
-        let Key { generation, principal, groups, action, plane, scope } = key;
-        let CheckRequest { subject, action: asked_action, plane: asked_plane, scope: asked_scope, .. } =
-            self.request;
+        let Key {
+            generation,
+            principal,
+            groups,
+            action,
+            plane,
+            scope,
+            sub_operation,
+            attributes_hash,
+            attributes,
+        } = key;
+        // Suboperation and attributes as far as they are read.
+        let CheckRequest {
+            subject,
+            action: asked_action,
+            plane: asked_plane,
+            scope: asked_scope,
+            sub_operation: _,
+            attributes: _,
+        } = self.request;
+        let same_attributes = || match attributes {
+            None => true,
+            Some(kept) => used(self.request, self.uses)
+                .into_iter()
+                .zip(kept.iter())
+                .all(|(bag, kept)| attributes::same(bag, kept)),
+        };
         let same_principal = match (subject.principal, principal) {
             (PrincipalId::Guid(asked), Principal::Guid(kept)) => asked.as_u128() == *kept,
             (PrincipalId::Text(asked), Principal::Text(kept)) => *asked == **kept,
@@ -197,6 +280,9 @@ impl Equivalent<Key> for KeyRef<'_> {
             && asked_action.as_str() == &**action
             && asked_scope.as_str() == &**scope
             && subject.groups == &**groups
+            && self.sub_operation() == sub_operation.as_deref()
+            && self.attributes == *attributes_hash
+            && same_attributes()
     }
 }
 
@@ -210,7 +296,9 @@ impl Key {
         };
         let groups: usize =
             self.groups.iter().map(|group| group.len().saturating_add(size_of::<String>())).sum();
-        let bytes = [size_of::<Self>(), principal, groups, self.action.len(), self.scope.len()];
+        let attributes = self.attributes.iter().flat_map(|sources| sources.iter());
+        let attributes: usize = attributes.map(attributes::weight).sum();
+        let bytes = [size_of::<Self>(), principal, groups, self.action.len(), self.scope.len(), attributes];
         u32::try_from(bytes.into_iter().fold(0_usize, usize::saturating_add)).unwrap_or(u32::MAX)
     }
 }
@@ -250,6 +338,7 @@ impl Expiry<Key, Cached> for Lifetime {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
     use smallvec::SmallVec;
 
     use super::*;
@@ -288,10 +377,10 @@ mod tests {
         let cache = DecisionCache::new(CachePolicy::CostAtLeast(0), 1 << 20);
         let groups = ["g1".to_owned(), "g2".to_owned()];
         let base = request("alice", &groups, "A.B/c/read", VAULT);
-        cache.insert(1, &base, &evaluation(None), at(0));
-        assert_eq!(cache.get(1, &base, at(0)), Some(evaluation(None)));
+        cache.insert(1, Uses::NOTHING, &base, &evaluation(None), at(0));
+        assert_eq!(cache.get(1, Uses::NOTHING, &base, at(0)), Some(evaluation(None)));
 
-        assert!(cache.get(2, &base, at(0)).is_none(), "generation");
+        assert!(cache.get(2, Uses::NOTHING, &base, at(0)).is_none(), "generation");
         let joined = ["g1g2".to_owned()];
         for (other, what) in [
             (request("bob", &groups, "A.B/c/read", VAULT), "principal"),
@@ -301,8 +390,40 @@ mod tests {
             (request("alice", &groups, "A.B/c/read", "/"), "scope"),
             (CheckRequest { plane: Plane::Data, ..base }, "plane"),
         ] {
-            assert!(cache.get(1, &other, at(0)).is_none(), "{what}");
+            assert!(cache.get(1, Uses::NOTHING, &other, at(0)).is_none(), "{what}");
         }
+    }
+
+    #[test]
+    fn what_conditions_read_is_part_of_the_key_and_nothing_else() {
+        let cache = DecisionCache::new(CachePolicy::CostAtLeast(0), 1 << 20);
+        let tags =
+            Attributes::from_json(&json!({"a:tags": {"Project": "Cascade", "Owner": "ada"}, "a:n": [1, 2]}));
+        let other =
+            Attributes::from_json(&json!({"a:tags": {"Project": "Baker", "Owner": "ada"}, "a:n": [1, 2]}));
+        let copy = tags.clone();
+        let with = |resource, request: &'static str| {
+            let mut asked = self::request("alice", &[], "A.B/c/read", VAULT);
+            asked.attributes.resource = resource;
+            asked.sub_operation = Some(request);
+            asked
+        };
+        let uses = Uses::RESOURCE.with(Uses::SUB_OPERATION);
+        cache.insert(1, uses, &with(&tags, "Blob.List"), &evaluation(None), at(0));
+        let hit = |uses, asked: CheckRequest<'_>| cache.get(1, uses, &asked, at(0)).is_some();
+        assert!(hit(uses, with(&copy, "Blob.List")));
+        assert!(!hit(uses, with(&other, "Blob.List")), "another tag");
+        assert!(!hit(uses, with(&NoAttributes, "Blob.List")), "no attributes");
+        assert!(!hit(uses, with(&tags, "Blob.Read")), "another suboperation");
+        let elsewhere = CheckRequest {
+            attributes: RequestAttributes { request: &tags, ..RequestAttributes::NONE },
+            ..with(&NoAttributes, "Blob.List")
+        };
+        assert!(!hit(Uses::REQUEST.with(uses), elsewhere), "the same under another source");
+
+        cache.insert(2, Uses::REQUEST, &with(&tags, "Blob.List"), &evaluation(None), at(0));
+        let unread = cache.get(2, Uses::REQUEST, &with(&other, ""), at(0));
+        assert!(unread.is_some(), "what no condition reads does not matter");
     }
 
     #[test]
@@ -310,24 +431,26 @@ mod tests {
         let cache = DecisionCache::new(CachePolicy::CostAtLeast(0), 1 << 20);
         let dashed = request("a1b2c3d4-0000-0000-0000-00000000000f", &[], "A.B/c/read", VAULT);
         let braced = request("{A1B2C3D400000000000000000000000F}", &[], "A.B/c/read", VAULT);
-        cache.insert(1, &dashed, &evaluation(None), at(0));
-        assert!(cache.get(1, &braced, at(0)).is_some());
+        cache.insert(1, Uses::NOTHING, &dashed, &evaluation(None), at(0));
+        assert!(cache.get(1, Uses::NOTHING, &braced, at(0)).is_some());
     }
 
     #[test]
     fn an_entry_answers_no_longer_than_its_decision_holds() {
         let cache = DecisionCache::new(CachePolicy::CostAtLeast(0), 1 << 20);
         let asked = request("alice", &[], "A.B/c/read", VAULT);
-        cache.insert(1, &asked, &evaluation(Some(at(1000))), at(10));
-        assert!(cache.get(1, &asked, at(999)).is_some());
-        assert!(cache.get(1, &asked, at(1000)).is_none(), "the end is excluded");
-        cache.insert(2, &asked, &evaluation(Some(at(10))), at(10));
-        assert!(cache.get(2, &asked, at(9)).is_none(), "was over when it came");
+        cache.insert(1, Uses::NOTHING, &asked, &evaluation(Some(at(1000))), at(10));
+        assert!(cache.get(1, Uses::NOTHING, &asked, at(999)).is_some());
+        assert!(cache.get(1, Uses::NOTHING, &asked, at(1000)).is_none(), "the end is excluded");
+        cache.insert(2, Uses::NOTHING, &asked, &evaluation(Some(at(10))), at(10));
+        assert!(cache.get(2, Uses::NOTHING, &asked, at(9)).is_none(), "was over when it came");
     }
 
     #[test]
     fn an_overwritten_entry_has_the_new_deadline() {
-        let key = KeyRef { generation: 1, request: &request("alice", &[], "A.B/c/read", VAULT) }.keep();
+        let asked = request("alice", &[], "A.B/c/read", VAULT);
+        let cache = DecisionCache::new(CachePolicy::CostAtLeast(0), 1 << 20);
+        let key = cache.key(1, Uses::NOTHING, &asked).keep();
         let value = |lifetime| Cached { evaluation: evaluation(None), lifetime };
         let (short, long) = (Duration::from_secs(1), Duration::from_secs(9));
         let now = Instant::now();
@@ -352,7 +475,13 @@ mod tests {
         let cache = DecisionCache::new(CachePolicy::CostAtLeast(0), 64 << 10);
         for number in 0..2_000 {
             let principal = format!("principal-{number}");
-            cache.insert(1, &request(&principal, &[], "A.B/c/read", VAULT), &evaluation(None), at(0));
+            cache.insert(
+                1,
+                Uses::NOTHING,
+                &request(&principal, &[], "A.B/c/read", VAULT),
+                &evaluation(None),
+                at(0),
+            );
         }
         cache.settle();
         let (entries, bytes) = cache.size();
