@@ -173,9 +173,10 @@ impl Reader {
             // An AND or OR of one is the thing itself, and shows that parentheses stood there.
             return self.take(")").then(|| Tree::And(vec![inner]));
         }
-        for (word, build) in
-            [("actionmatches", Tree::Action as fn(String) -> Tree), ("suboperationmatches", Tree::SubOperation)]
-        {
+        for (word, build) in [
+            ("actionmatches", Tree::Action as fn(String) -> Tree),
+            ("suboperationmatches", Tree::SubOperation),
+        ] {
             if self.take_word(word) {
                 let string = if self.take("{") { self.string()? } else { return None };
                 return self.take("}").then(|| build(string));
@@ -304,8 +305,7 @@ impl Reader {
         }
         let mut path = inside.to_owned();
         let mut suffix = Suffix::None;
-        for (text, kind) in
-            [("<$key_case_sensitive$>", Suffix::KeyCaseSensitive), ("&$keys$&", Suffix::Keys)]
+        for (text, kind) in [("<$key_case_sensitive$>", Suffix::KeyCaseSensitive), ("&$keys$&", Suffix::Keys)]
         {
             if inside.to_ascii_lowercase().ends_with(text) {
                 path.truncate(inside.len() - text.len());
@@ -334,8 +334,7 @@ enum Family {
 fn family(operator: &str) -> Option<(Family, bool)> {
     let text = ["equals", "notequals", "like", "notlike"];
     let starts = ["startswith", "notstartswith"];
-    let ordered =
-        ["equals", "notequals", "greaterthan", "greaterthanequals", "lessthan", "lessthanequals"];
+    let ordered = ["equals", "notequals", "greaterthan", "greaterthanequals", "lessthan", "lessthanequals"];
     let equal = ["equals", "notequals"];
     if let Some(rest) = operator.strip_prefix("string") {
         let rest = rest.strip_suffix("ignorecase").unwrap_or(rest);
@@ -396,7 +395,9 @@ impl Tree {
 /// The moment that a text names, and the tick behind it.
 pub(crate) fn moments_of(text: &str, into: &mut BTreeSet<Timestamp>) {
     if let Some(ticks) = ticks_of(text) {
-        into.extend([ticks, ticks + 1].into_iter().filter_map(|at| Timestamp::from_nanosecond(at * 100).ok()));
+        into.extend(
+            [ticks, ticks + 1].into_iter().filter_map(|at| Timestamp::from_nanosecond(at * 100).ok()),
+        );
     }
 }
 

@@ -17,7 +17,7 @@ use postern::model::{
 };
 use serde_json::Value;
 
-use self::condition::{Facts, Parsed, Truth, Tree};
+use self::condition::{Facts, Parsed, Tree, Truth};
 
 /// A question, as it would come over the wire.
 #[derive(Clone, Copy, Debug)]
@@ -225,9 +225,7 @@ impl<'a> World<'a> {
         for schedule in actives().filter(|schedule| provisioned(schedule)) {
             let mut holding = holding_of(schedule);
             if let Some(origin) = &schedule.origin_role_assignment {
-                let names = documents.role_assignments.iter().map(|assignment| &assignment.name.value);
-                let of_it = names.into_iter().find(|name| id_key(name) == id_key(&origin.value));
-                holding.name = of_it.unwrap_or(&schedule.name.value);
+                holding.name = &origin.value;
             }
             let mut ended = false;
             if let Some(linked) = &schedule.linked_eligibility {
@@ -284,7 +282,8 @@ impl<'a> World<'a> {
             .principals
             .iter()
             .any(|principal| id_key(&principal.value) == everyone || ids.contains(&id_key(&principal.value)));
-        let excluded = deny.exclude_principals.iter().any(|principal| ids.contains(&id_key(&principal.value)));
+        let excluded =
+            deny.exclude_principals.iter().any(|principal| ids.contains(&id_key(&principal.value)));
         let not_false = |condition: &Option<ConditionText>| match condition {
             None => true,
             Some(condition) => self.truth(condition, question) != Some(false),
@@ -292,7 +291,10 @@ impl<'a> World<'a> {
         here && named
             && !excluded
             && not_false(&deny.condition)
-            && deny.permissions.iter().any(|block| block_matches(block, question) && not_false(&block.condition))
+            && deny
+                .permissions
+                .iter()
+                .any(|block| block_matches(block, question) && not_false(&block.condition))
     }
 
     // === conditions ===
