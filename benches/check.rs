@@ -163,7 +163,9 @@ fn warmed(size: usize, policy: CachePolicy, questions: &[Question]) -> Authorize
 
 fn check(authorizer: &Authorizer, question: &Question) -> bool {
     let snapshot = authorizer.snapshot();
-    authorizer.check(snapshot.get().expect("a policy"), &question.parse()).is_ok_and(|answer| answer.cached)
+    authorizer
+        .check(snapshot.get().expect("a policy"), &question.parse(), None)
+        .is_ok_and(|answer| answer.cached)
 }
 
 /// Snapshot, evaluation; from decoded strings.

@@ -17,11 +17,16 @@ use postern::agent::{
     Level, LevelRole, Mode, Obo, Outcome, Reason, Responses, Step, UserContext, Verdict, Waiting, may_create,
     may_use, steps,
 };
+use postern::authorizer::{Authorizer, CacheSettings};
+use postern::cache::CachePolicy;
+use postern::clock::Clock;
 use postern::model::{
-    Action, At, CheckRequest, Documents, PermissionBlock, Plane, PrincipalId, RoleAssignment, RoleDefinition,
-    Scope, Spanned, Subject, Undecided,
+    Action, AgentContext, AgentDocument, ApprovalAnswer, ApprovalVerdict, At, CheckRequest, ConsentAnswer,
+    ConsentVerdict, Documents, ExecutedAs, NoAttributes, PermissionBlock, Plane, PrincipalId, RoleAssignment,
+    RoleDefinition, Scope, Spanned, StepState, Subject, Undecided,
 };
 use postern::policy::{CompileOptions, Policy};
+use postern::snapshot::{self, Snapshot};
 use serde_json::Value;
 
 fn text(value: &str) -> Spanned<String> {
@@ -183,7 +188,8 @@ fn table_example(mut given: Fields<'_>, mut request: Fields<'_>, mut expect: Fie
 
 fn flow_example(id: &str, mut given: Fields<'_>, mut request: Fields<'_>, mut expect: Fields<'_>) {
     let agent = agent(id, given.take("agent").unwrap());
-    let policy = compile(&documents(id, &mut given));
+    let mut documents = documents(id, &mut given);
+    let policy = compile(&documents);
     given.end();
     let (user, action) = (request.must("user"), request.must("action"));
     let target = Scope::parse(request.must("resource")).unwrap();
@@ -224,6 +230,73 @@ fn flow_example(id: &str, mut given: Fields<'_>, mut request: Fields<'_>, mut ex
     };
     assert_eq!(executed_as, expect.text("executed_as"), "{id}");
     expect.end();
+
+    // The same through the decision point, with the agent as a document and the answers in the request.
+    documents.agents.push(described(&agent));
+    let (point, snapshot) = decision_point(&documents);
+    let subject = |id| Subject { principal: PrincipalId::new(id), groups: &[] };
+    let context = AgentContext {
+        mode: None,
+        on_behalf_of: Some(subject(user)),
+        user_attributes: &NoAttributes,
+        approval: responses.approval.map(|answer| ApprovalAnswer {
+            by: subject(user),
+            verdict: match answer.verdict {
+                Verdict::Approve => ApprovalVerdict::Approve,
+                Verdict::Deny => ApprovalVerdict::Deny,
+            },
+        }),
+        consent: responses.obo.map(|answer| ConsentAnswer {
+            by,
+            verdict: match answer.consent {
+                Consent::Grant => ConsentVerdict::Grant,
+                Consent::Decline => ConsentVerdict::Decline,
+            },
+        }),
+    };
+    let asked = CheckRequest::new(subject(&agent.principal), ask.action, Plane::Control, target);
+    let answer = point.check(&snapshot, &asked, Some(&context)).unwrap();
+    let taken: Vec<_> = answer
+        .steps
+        .iter()
+        .filter(|step| step.state != StepState::Later)
+        .map(|step| step.kind.name())
+        .collect();
+    assert_eq!(taken, names, "{id}");
+    let decided = match flow.outcome {
+        Outcome::Executed(_) => "ROLE_ASSIGNMENT",
+        Outcome::Waiting(Waiting::Approval) => "AGENT_APPROVAL_REQUIRED",
+        Outcome::Waiting(Waiting::OboConsent) => "AGENT_ON_BEHALF_OF_REQUIRED",
+        Outcome::Refused(Reason::ApprovalDenied) => "AGENT_APPROVAL_DENIED",
+        Outcome::Refused(Reason::OboDeclined) => "AGENT_ON_BEHALF_OF_DECLINED",
+        Outcome::Refused(Reason::UserNotAuthorized) => "AGENT_USER_NOT_AUTHORIZED",
+        Outcome::Refused(Reason::OutOfScope) => "AGENT_OUT_OF_SCOPE",
+        Outcome::Refused(Reason::NoManagedResourceGroups) => "AGENT_NO_MANAGED_RESOURCE_GROUPS",
+        Outcome::Refused(Reason::DenyAssignment) => "DENY_ASSIGNMENT",
+    };
+    assert_eq!(answer.evaluation.decision.reason_code().name(), decided, "{id}");
+    let whose = answer.executed_as.map(|whose| match whose {
+        ExecutedAs::Agent => agent.principal.as_str(),
+        ExecutedAs::User => user,
+    });
+    assert_eq!(whose, executed_as, "{id}");
+}
+
+fn described(agent: &Agent) -> AgentDocument {
+    AgentDocument {
+        principal_id: text(&agent.principal),
+        level: agent.level,
+        mode: agent.mode,
+        managed_resource_groups: agent.managed_resource_groups.iter().map(|group| text(group)).collect(),
+        ..AgentDocument::default()
+    }
+}
+
+fn decision_point(documents: &Documents) -> (Authorizer, std::sync::Arc<Snapshot>) {
+    let (mut writer, reader) = snapshot::cell();
+    let (snapshot, _) = writer.activate(compile(documents), 0, Timestamp::UNIX_EPOCH);
+    let cache = CacheSettings { policy: CachePolicy::CostAtLeast(0), max_bytes: 1 << 20 };
+    (Authorizer::new(reader, cache, Clock::system()), snapshot)
 }
 
 fn scope_change_example(id: &str, mut given: Fields<'_>, mut request: Fields<'_>, mut expect: Fields<'_>) {

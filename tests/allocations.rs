@@ -93,7 +93,7 @@ fn checking_without_a_cache_allocates_nothing() {
     let authorizer = authorizer(&tenant, CachePolicy::Off);
     let counts = assert_silent(&tenant.questions(10), |question| {
         let snapshot = authorizer.snapshot();
-        authorizer.check(snapshot.get().unwrap(), &question.parse()).unwrap().evaluation.decision
+        authorizer.check(snapshot.get().unwrap(), &question.parse(), None).unwrap().evaluation.decision
     });
     assert_varied(counts);
 }
@@ -106,7 +106,7 @@ fn an_answer_from_the_cache_allocates_nothing() {
     for question in tenant.questions(10) {
         let check = || {
             let snapshot = authorizer.snapshot();
-            authorizer.check(snapshot.get().unwrap(), &question.parse()).unwrap()
+            authorizer.check(snapshot.get().unwrap(), &question.parse(), None).unwrap()
         };
         check();
         let (answer, count) = counted(check);

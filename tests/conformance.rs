@@ -318,7 +318,7 @@ fn compile(trial: &Trial) -> Result<Policy, Outcome> {
     if problems.has_errors() {
         return Err(refused(&problems));
     }
-    Policy::compile(&documents, CompileOptions { wildcards: trial.wildcards })
+    Policy::compile(&documents, CompileOptions { wildcards: trial.wildcards, ..CompileOptions::default() })
         .map_err(|problems| refused(&problems))
 }
 
@@ -363,7 +363,7 @@ const NEVER: CacheSettings = CacheSettings { policy: CachePolicy::Off, max_bytes
 fn ask(authorizer: &Authorizer, request: &CheckRequest<'_>, cached: bool) -> Outcome {
     let snapshot = authorizer.snapshot();
     let snapshot = snapshot.get().expect("an active policy");
-    let answer = authorizer.check(snapshot, request);
+    let answer = authorizer.check(snapshot, request, None);
     if let Ok(answer) = &answer {
         assert_eq!(answer.cached, cached, "whether the answer comes from the cache");
     }
@@ -797,7 +797,7 @@ impl Path for Built {
                     && roles.iter().any(|known| known.id.value == *role)
             });
         }
-        let options = CompileOptions { wildcards: trial.wildcards };
+        let options = CompileOptions { wildcards: trial.wildcards, ..CompileOptions::default() };
         let policy = Policy::compile(&documents, options).expect("consistent documents");
         with_request(&trial.request, |request| {
             outcome_of(&policy, policy.evaluate(request, Timestamp::UNIX_EPOCH).as_ref())

@@ -37,7 +37,7 @@ pub enum CachePolicy {
 /// Decisions by everything they depend on.
 #[derive(Debug)]
 pub struct DecisionCache {
-    entries: Cache<Key, Cached>,
+    entries: Cache<Key, Cached, RandomState>,
     policy: CachePolicy,
     /// Callers choose the attributes, so their hash is seeded.
     seed: RandomState,
@@ -78,6 +78,8 @@ enum Principal {
 #[derive(Clone, Debug)]
 struct Cached {
     evaluation: Evaluation,
+    /// When it was made: a clock that is set back asks anew, for what holds now need not have held before.
+    since: Timestamp,
     /// Set when the evaluation holds for a limited time only.
     lifetime: Option<Duration>,
 }
@@ -97,7 +99,7 @@ impl DecisionCache {
             .max_capacity(max_bytes)
             .weigher(|key: &Key, value: &Cached| key.weight().saturating_add(value.weight()))
             .expire_after(Lifetime)
-            .build();
+            .build_with_hasher(RandomState::new());
         Self { entries, policy, seed: RandomState::new() }
     }
 
@@ -121,7 +123,8 @@ impl DecisionCache {
     ) -> Option<Evaluation> {
         let cached = self.entries.get(&self.key(generation, uses, request))?;
         // The cache's own clock removes entries; the decision's clock says whether one still holds.
-        cached.evaluation.valid_until.is_none_or(|end| now < end).then_some(cached.evaluation)
+        let holds = cached.since <= now && cached.evaluation.valid_until.is_none_or(|end| now < end);
+        holds.then_some(cached.evaluation)
     }
 
     /// Keeps a decision. The caller keeps "undecided" out: it is no [`Evaluation`].
@@ -139,7 +142,7 @@ impl DecisionCache {
             // Over already.
             Some(_) => return,
         };
-        let cached = Cached { evaluation: evaluation.clone(), lifetime };
+        let cached = Cached { evaluation: evaluation.clone(), since: now, lifetime };
         self.entries.insert(self.key(generation, uses, request).keep(), cached);
     }
 
@@ -441,6 +444,7 @@ mod tests {
         let asked = request("alice", &[], "A.B/c/read", VAULT);
         cache.insert(1, Uses::NOTHING, &asked, &evaluation(Some(at(1000))), at(10));
         assert!(cache.get(1, Uses::NOTHING, &asked, at(999)).is_some());
+        assert!(cache.get(1, Uses::NOTHING, &asked, at(9)).is_none(), "the clock was set back");
         assert!(cache.get(1, Uses::NOTHING, &asked, at(1000)).is_none(), "the end is excluded");
         cache.insert(2, Uses::NOTHING, &asked, &evaluation(Some(at(10))), at(10));
         assert!(cache.get(2, Uses::NOTHING, &asked, at(9)).is_none(), "was over when it came");
@@ -451,7 +455,7 @@ mod tests {
         let asked = request("alice", &[], "A.B/c/read", VAULT);
         let cache = DecisionCache::new(CachePolicy::CostAtLeast(0), 1 << 20);
         let key = cache.key(1, Uses::NOTHING, &asked).keep();
-        let value = |lifetime| Cached { evaluation: evaluation(None), lifetime };
+        let value = |lifetime| Cached { evaluation: evaluation(None), since: at(0), lifetime };
         let (short, long) = (Duration::from_secs(1), Duration::from_secs(9));
         let now = Instant::now();
         assert_eq!(Lifetime.expire_after_update(&key, &value(Some(short)), now, Some(long)), Some(short));

@@ -211,7 +211,7 @@ fn here(
     let (snapshot, _none) = writer.activate(loaded.policy, 0, clock.now());
     let cache = CacheSettings { policy: CachePolicy::Off, max_bytes: 0 };
     let answer = Authorizer::new(reader, cache, clock)
-        .check(&snapshot, &request)
+        .check(&snapshot, &request, None)
         .map_err(|undecided| NoAnswer::Status(convert::undecided_status(&undecided)))?;
     Ok(v1::CheckResponse {
         result: Some(convert::result(&snapshot, &request, &answer)),

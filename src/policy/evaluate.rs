@@ -39,7 +39,7 @@ use crate::model::{
 pub(super) const INLINE_PRINCIPALS: usize = 256;
 
 /// Indices of principals that the policy knows; others have nothing assigned.
-type Principals = SmallVec<[u32; INLINE_PRINCIPALS]>;
+pub(super) type Principals = SmallVec<[u32; INLINE_PRINCIPALS]>;
 
 /// Where a target lies among the scopes of the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -415,7 +415,11 @@ fn probe(
 /// record, its assignments. So all slots are read before any record and all records before any assignment: the
 /// processor then waits for many of them at once instead of for each in turn.
 #[inline]
-fn find_principals(view: &View<'_>, subject: &Subject<'_>, all: &mut Principals) -> Result<(), Damaged> {
+pub(super) fn find_principals(
+    view: &View<'_>,
+    subject: &Subject<'_>,
+    all: &mut Principals,
+) -> Result<(), Damaged> {
     add_one(view, subject.principal, all)?;
     for together in subject.groups.chunks(TOGETHER) {
         let mut guids = ArrayVec::<(u128, u64), TOGETHER>::new();

@@ -9,6 +9,7 @@
 //! so it can be embedded, benchmarked and fuzzed by itself.
 
 mod actions;
+mod agents;
 mod compile;
 mod conditions;
 mod describe;
@@ -26,6 +27,7 @@ use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 
 use self::actions::ActionMemo;
+pub use self::agents::DescribedAgent;
 use self::layout::{Damaged, View};
 use crate::condition::Uses;
 use crate::model::{CheckRequest, Decision, DenyHit, Documents, Problem, Problems, Undecided, Wildcards};

@@ -182,7 +182,7 @@ impl AuthorizationApi {
     }
 
     fn decide(&self, snapshot: &Snapshot, request: &CheckRequest<'_>) -> Result<Answer, Undecided> {
-        match self.authorizer.check(snapshot, request) {
+        match self.authorizer.check(snapshot, request, None) {
             Ok(answer) => {
                 self.counters.count(request.plane, &answer);
                 Ok(answer)

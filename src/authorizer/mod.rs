@@ -1,0 +1,115 @@
+//! The policy decision point: one snapshot, the cache where it pays, the evaluation. Synchronous and short, so the
+//! caller may run it on the thread that decodes requests.
+//!
+//! For an agent the checks are joined by its flow ([`agents`]); the cache holds the ordinary checks it is made of,
+//! never the flow itself. Imports `agent`, `policy`, `snapshot`, `cache`, `clock` and `model`; knows no protobuf.
+
+mod agents;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::cache::{CachePolicy, DecisionCache};
+use crate::clock::Clock;
+use crate::model::{
+    AgentContext, CheckRequest, Decision, ExecutedAs, Step, StepKind, StepState, Undecided, Why,
+};
+use crate::policy::Evaluation;
+use crate::snapshot::{ActiveSnapshot, PolicyReader, Snapshot};
+
+/// How the PDP caches.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheSettings {
+    /// When the cache is asked.
+    pub policy: CachePolicy,
+    /// Bytes it may hold, keys included.
+    pub max_bytes: u64,
+}
+
+/// The decision point. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Authorizer {
+    reader: PolicyReader,
+    cache: Arc<DecisionCache>,
+    clock: Clock,
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The decision.
+    pub evaluation: Evaluation,
+    /// Whether it came from the cache.
+    pub cached: bool,
+    /// What would lead to the action, or led to it, in order: the prompts of an agent, or a role to activate. Empty
+    /// where there is nothing to do but what the decision says.
+    pub steps: Vec<Step>,
+    /// For an agent whose action may be done: with whose rights.
+    pub executed_as: Option<ExecutedAs>,
+}
+
+impl Authorizer {
+    /// A decision point over the active policy of a cell.
+    pub fn new(reader: PolicyReader, cache: CacheSettings, clock: Clock) -> Self {
+        Self { reader, cache: Arc::new(DecisionCache::new(cache.policy, cache.max_bytes)), clock }
+    }
+
+    /// The active snapshot: load it once per request or batch and hand it to every [`Authorizer::check`], so that
+    /// all of it is decided by, and names, one policy.
+    pub fn snapshot(&self) -> ActiveSnapshot {
+        self.reader.load()
+    }
+
+    /// Decides one request under one snapshot. A subject that the policy describes as an agent's identity is held to
+    /// the agent's mode and boundary, whether the request has a `context` or not (semantics, section 6).
+    ///
+    /// # Errors
+    ///
+    /// [`Undecided`] when the policy does not suffice to decide; never cached.
+    #[inline]
+    pub fn check(
+        &self,
+        snapshot: &Snapshot,
+        request: &CheckRequest<'_>,
+        context: Option<&AgentContext<'_>>,
+    ) -> Result<Answer, Undecided> {
+        // One check, one time: for schedules and conditions, and for every check that an agent's is made of.
+        let now = self.clock.now();
+        let agent = snapshot.policy.agent(request.subject.principal)?;
+        if agent.is_some() || context.is_some() {
+            return self.check_agent(snapshot, request, now, agent, context);
+        }
+        let mut answer = self.check_ordinary(snapshot, request, now)?;
+        if let Decision::NotAllowed(Why::Eligible(eligibility)) = answer.evaluation.decision {
+            let activation = snapshot.policy.activation(eligibility).ok_or(Undecided::DamagedPolicy)?;
+            answer.steps.push(Step::new(StepKind::ActivateRole(Box::new(activation)), StepState::Next));
+        }
+        Ok(answer)
+    }
+
+    #[inline]
+    fn check_ordinary(
+        &self,
+        snapshot: &Snapshot,
+        request: &CheckRequest<'_>,
+        now: Timestamp,
+    ) -> Result<Answer, Undecided> {
+        let answer = |evaluation, cached| Answer { evaluation, cached, steps: Vec::new(), executed_as: None };
+        if !self.cache.serves(request) {
+            return Ok(answer(snapshot.policy.evaluate(request, now)?, false));
+        }
+        let uses = snapshot.policy.uses();
+        if let Some(evaluation) = self.cache.get(snapshot.generation, uses, request, now) {
+            return Ok(answer(evaluation, true));
+        }
+        let evaluation = snapshot.policy.evaluate(request, now)?;
+        self.cache.insert(snapshot.generation, uses, request, &evaluation, now);
+        Ok(answer(evaluation, false))
+    }
+
+    /// Entries and bytes in the cache, as of its last housekeeping.
+    pub fn cache_size(&self) -> (u64, u64) {
+        self.cache.size()
+    }
+}
