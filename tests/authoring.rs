@@ -148,7 +148,7 @@ fn deny_assignment(id: &str, value: &Value) -> DenyAssignmentBody {
 }
 
 #[test]
-fn examples_of_the_reference() {
+pub(crate) fn examples_of_the_reference() {
     let cases = include_str!("cases/validation.jsonl");
     let mut count = 0;
     for line in cases.lines() {

@@ -313,8 +313,8 @@ impl Reader {
                 break;
             }
         }
-        // What is left of a suffix is a malformed one.
-        if path.is_empty() || ["<$", "$>", "&$", "$&"].iter().any(|rest| path.contains(rest)) {
+        // What is left of a suffix is a malformed one, and a second bracket is one that nobody closed.
+        if path.is_empty() || ["<", ">", "&$", "$&", "["].iter().any(|rest| path.contains(rest)) {
             return None;
         }
         Some(Attribute { source, path, suffix })
