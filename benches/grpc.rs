@@ -346,6 +346,24 @@ impl AuthorizationService for Constant {
     ) -> Result<Response<v1::BatchCheckResponse>, Status> {
         Err(Status::unimplemented("the baseline answers Check"))
     }
+
+    async fn explain(&self, _: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
+        Err(Status::unimplemented("the baseline answers Check"))
+    }
+
+    async fn list_permissions(
+        &self,
+        _: Request<v1::ListPermissionsRequest>,
+    ) -> Result<Response<v1::ListPermissionsResponse>, Status> {
+        Err(Status::unimplemented("the baseline answers Check"))
+    }
+
+    async fn list_principals(
+        &self,
+        _: Request<v1::ListPrincipalsRequest>,
+    ) -> Result<Response<v1::ListPrincipalsResponse>, Status> {
+        Err(Status::unimplemented("the baseline answers Check"))
+    }
 }
 
 async fn constant_responder(socket: &Path, address: &str) {

@@ -7,6 +7,7 @@
     unreachable_pub,
     clippy::allow_attributes_without_reason,
     clippy::cast_possible_truncation,
+    clippy::large_enum_variant,
     reason = "generated code"
 )]
 pub mod v1 {

@@ -129,7 +129,7 @@ fn ask(documents: &Documents, action: &str, group: &str, asked: &Asked<'_>) -> (
 fn the_level_brings_its_roles_and_the_mode_asks() {
     let office = office();
     let nobody = Asked::default();
-    assert_eq!(ask(&office, READ, "app", &nobody), ("agent".into(), vec!["execute_as_agent done".into()]));
+    assert_eq!(ask(&office, READ, "app", &nobody), ("agent".into(), vec!["execute_as_agent next".into()]));
     assert_eq!(
         ask(&office, WRITE, "app", &nobody),
         (

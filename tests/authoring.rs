@@ -9,25 +9,17 @@
 )]
 
 use postern::authoring::{
-    ConditionFacts, Deleted, DenyAssignmentBody, Effect, Existing, Findings, Hierarchy, Judge, Limits,
-    Origin, PermissionBody, PrincipalBody, RoleAssignmentBody, RoleDefinitionBody,
+    Deleted, DenyRequest, Effect, Existing, Findings, Hierarchy, Judge, Limits, Origin,
 };
 use postern::model::{
-    At, DenyAssignment, Documents, ManagementGroup, PermissionBlock, RoleAssignment, RoleDefinition, Scope,
-    Severity, SourceFile, Spanned, Subscription,
+    At, ConditionText, DenyAssignment, Documents, ManagementGroup, PermissionBlock, Problem, Problems,
+    RoleAssignment, RoleDefinition, Schedule, ScheduleKind, ScheduleShape, Scope, Severity, SourceFile,
+    Spanned, Subscription,
 };
 use serde_json::Value;
 
-/// In the place of the parser, which is not this module's.
-fn read_condition(text: &str) -> Result<ConditionFacts, String> {
-    if text.contains("broken") {
-        return Err("the condition is broken".into());
-    }
-    Ok(ConditionFacts { guid_operators: text.contains("Guid") })
-}
-
 fn judge() -> Judge<'static> {
-    Judge::new(&read_condition)
+    Judge::default()
 }
 
 fn text(value: impl Into<String>) -> Spanned<String> {
@@ -71,9 +63,13 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn role_assignment(id: &str, value: &Value) -> RoleAssignmentBody {
+fn condition(text: Option<Spanned<String>>, version: Option<Spanned<String>>) -> Option<ConditionText> {
+    text.map(|text| ConditionText { text, version })
+}
+
+fn role_assignment(id: &str, value: &Value) -> RoleAssignment {
     let mut fields = Fields::new(id, value);
-    let body = RoleAssignmentBody {
+    let body = RoleAssignment {
         at: At::default(),
         name: fields.must("name"),
         scope: fields.must("scope"),
@@ -81,17 +77,16 @@ fn role_assignment(id: &str, value: &Value) -> RoleAssignmentBody {
         principal_id: fields.must("principalId"),
         principal_type: fields.text("principalType"),
         description: fields.text("description"),
-        condition: fields.text("condition"),
-        condition_version: fields.text("conditionVersion"),
+        condition: condition(fields.text("condition"), fields.text("conditionVersion")),
     };
     fields.end();
     body
 }
 
-fn permissions(id: &str, fields: &mut Fields<'_>) -> Vec<PermissionBody> {
+fn permissions(id: &str, fields: &mut Fields<'_>) -> Vec<PermissionBlock> {
     let entry = |value| {
         let mut fields = Fields::new(id, value);
-        let entry = PermissionBody {
+        let entry = PermissionBlock {
             at: At::default(),
             actions: fields.texts("actions"),
             not_actions: fields.texts("notActions"),
@@ -105,13 +100,13 @@ fn permissions(id: &str, fields: &mut Fields<'_>) -> Vec<PermissionBody> {
     fields.list("permissions").iter().map(entry).collect()
 }
 
-fn role_definition(id: &str, value: &Value) -> RoleDefinitionBody {
+fn role_definition(id: &str, value: &Value) -> RoleDefinition {
     let mut fields = Fields::new(id, value);
-    let body = RoleDefinitionBody {
+    let body = RoleDefinition {
         at: At::default(),
         id: fields.must("id"),
         role_name: fields.must("roleName"),
-        built_in: false,
+        custom: true,
         description: fields.text("description"),
         permissions: permissions(id, &mut fields),
         assignable_scopes: fields.texts("assignableScopes"),
@@ -120,31 +115,40 @@ fn role_definition(id: &str, value: &Value) -> RoleDefinitionBody {
     body
 }
 
-fn principals(id: &str, list: &[Value]) -> Vec<PrincipalBody> {
+/// Ids, and the type of the first.
+fn principals<'v>(id: &'v str, list: &'v [Value]) -> (Vec<Spanned<String>>, Option<&'v str>) {
     let read = |value| {
         let mut fields = Fields::new(id, value);
-        let principal = PrincipalBody { id: fields.must("id"), principal_type: fields.text("type") };
+        let kind = fields.take("type").map(|kind| kind.as_str().unwrap());
+        let principal = fields.must("id");
         fields.end();
-        principal
+        (principal, kind)
     };
-    list.iter().map(read).collect()
+    let read: Vec<_> = list.iter().map(read).collect();
+    let first = read.first().and_then(|(_, kind)| *kind);
+    (read.into_iter().map(|(id, _)| id).collect(), first)
 }
 
-fn deny_assignment(id: &str, value: &Value) -> DenyAssignmentBody {
+fn deny_assignment<'v>(id: &'v str, value: &'v Value) -> (DenyAssignment, DenyRequest<'v>) {
     let mut fields = Fields::new(id, value);
-    let body = DenyAssignmentBody {
-        name: fields.text("name"),
+    let (ids, principal_type) = principals(id, fields.list("principals"));
+    let excluded = fields.take("excludePrincipals").map(|value| principals(id, value.as_array().unwrap()).0);
+    let request = DenyRequest {
+        principal_type,
+        excludes_nobody: excluded.as_ref().is_some_and(Vec::is_empty),
+        ..DenyRequest::default()
+    };
+    let body = DenyAssignment {
+        name: fields.text("name").unwrap_or_default(),
         deny_assignment_name: fields.text("denyAssignmentName"),
         scope: fields.must("scope"),
         permissions: permissions(id, &mut fields),
-        principals: principals(id, fields.list("principals")),
-        exclude_principals: fields
-            .take("excludePrincipals")
-            .map(|value| principals(id, value.as_array().unwrap())),
-        ..DenyAssignmentBody::default()
+        principals: ids,
+        exclude_principals: excluded.unwrap_or_default(),
+        ..DenyAssignment::default()
     };
     fields.end();
-    body
+    (body, request)
 }
 
 #[test]
@@ -185,12 +189,13 @@ pub(crate) fn examples_of_the_reference() {
         let judged: Result<Option<Spanned<String>>, Findings> = match request.must("op").value.as_str() {
             "putRoleAssignment" => judge
                 .put_role_assignment(&existing, &role_assignment(id, body))
-                .map(|written| written.stored.condition_version),
+                .map(|written| written.stored.condition.and_then(|condition| condition.version)),
             "putRoleDefinition" => {
                 judge.put_role_definition(&existing, &role_definition(id, body)).map(|_| None)
             }
             "putDenyAssignment" => {
-                judge.put_deny_assignment(&existing, &deny_assignment(id, body)).map(|_| None)
+                let (body, request) = deny_assignment(id, body);
+                judge.put_deny_assignment(&existing, &body, Origin::User(request)).map(|_| None)
             }
             "deleteRoleAssignment" => {
                 let mut body = Fields::new(id, body);
@@ -244,51 +249,52 @@ fn name(number: usize) -> String {
     format!("77777777-7777-4777-8777-{number:012}")
 }
 
-fn assign(scope: &str, role: &str) -> RoleAssignmentBody {
-    RoleAssignmentBody {
+fn assign(scope: &str, role: &str) -> RoleAssignment {
+    RoleAssignment {
         name: text(NAME),
         scope: text(scope),
         role_definition_id: text(role),
         principal_id: text("000000a1-0000-4000-8000-0000000000a1"),
         principal_type: Some(text("User")),
-        ..RoleAssignmentBody::default()
+        ..RoleAssignment::default()
     }
 }
 
-fn custom() -> RoleDefinitionBody {
-    RoleDefinitionBody {
+fn custom() -> RoleDefinition {
+    RoleDefinition {
         id: text(CUSTOM),
         role_name: text("Ops"),
-        permissions: vec![PermissionBody { actions: vec![text("A.B/*/read")], ..PermissionBody::default() }],
+        custom: true,
+        permissions: vec![PermissionBlock {
+            actions: vec![text("A.B/*/read")],
+            ..PermissionBlock::default()
+        }],
         assignable_scopes: vec![text(SUB)],
-        ..RoleDefinitionBody::default()
+        ..RoleDefinition::default()
     }
 }
 
-fn deny() -> DenyAssignmentBody {
-    DenyAssignmentBody {
-        name: Some(text(NAME)),
+fn deny() -> DenyAssignment {
+    DenyAssignment {
+        name: text(NAME),
         deny_assignment_name: Some(text("no deletes")),
         scope: text(SUB),
-        permissions: vec![PermissionBody { actions: vec![text("*/delete")], ..PermissionBody::default() }],
-        principals: vec![PrincipalBody { id: text("alice"), principal_type: Some(text("User")) }],
-        ..DenyAssignmentBody::default()
+        permissions: vec![PermissionBlock { actions: vec![text("*/delete")], ..PermissionBlock::default() }],
+        principals: vec![text("alice")],
+        ..DenyAssignment::default()
     }
-}
-
-fn principal(id: &str, kind: &str) -> PrincipalBody {
-    PrincipalBody { id: text(id), principal_type: Some(text(kind)) }
 }
 
 fn codes<T: std::fmt::Debug>(judged: Result<T, Findings>) -> Vec<&'static str> {
-    judged.map_or_else(|findings| findings.iter().map(|(_, problem)| problem.code).collect(), |_| Vec::new())
+    judged
+        .map_or_else(|findings| findings.iter().map(|finding| finding.problem.code).collect(), |_| Vec::new())
 }
 
-fn put(existing: &Existing, body: &RoleAssignmentBody) -> Vec<&'static str> {
+fn put(existing: &Existing, body: &RoleAssignment) -> Vec<&'static str> {
     codes(judge().put_role_assignment(existing, body))
 }
 
-fn define(existing: &Existing, body: &RoleDefinitionBody) -> Vec<&'static str> {
+fn define(existing: &Existing, body: &RoleDefinition) -> Vec<&'static str> {
     codes(judge().put_role_definition(existing, body))
 }
 
@@ -303,8 +309,7 @@ fn assignments_up_to_the_limit() {
         let mut existing = Existing::default();
         existing.count_more_assignments(count_at, limit - 1);
         assert_eq!(put(&existing, &assign(at, READER)), Vec::<&str>::new(), "{at}");
-        existing
-            .insert_role_assignment(RoleAssignmentBody { name: text(name(1)), ..assign(count_at, OWNER) });
+        existing.insert_role_assignment(RoleAssignment { name: text(name(1)), ..assign(count_at, OWNER) });
         assert_eq!(put(&existing, &assign(at, READER)), ["RoleAssignmentLimitExceeded"], "{at}");
         assert!(put(&existing, &assign(OTHER, READER)).is_empty(), "counted apart");
         existing.remove_role_assignment(&name(1));
@@ -327,24 +332,26 @@ fn texts_up_to_the_limit() {
     let existing = Existing::default();
     // (field, length, unit): "ä" has two bytes and is one character.
     for (length, expected) in [(1_024, vec![]), (1_025, vec!["InvalidRoleAssignment"])] {
-        let body = RoleAssignmentBody { description: Some(text("ä".repeat(length))), ..assign(SUB, READER) };
+        let body = RoleAssignment { description: Some(text("ä".repeat(length))), ..assign(SUB, READER) };
         assert_eq!(put(&existing, &body), expected, "description of an assignment, bytes");
     }
-    for (length, expected) in [(4_096, vec![]), (4_097, vec!["InvalidCondition"])] {
-        let body = RoleAssignmentBody { condition: Some(text("ä".repeat(length))), ..assign(SUB, READER) };
+    for (length, expected) in [(4_082, vec![]), (4_083, vec!["condition_too_long"])] {
+        // 27 bytes more than the value.
+        let long = text(format!("@Request[x] StringEquals '{}'", "ä".repeat(length)));
+        let body = RoleAssignment { condition: condition(Some(long), None), ..assign(SUB, READER) };
         assert_eq!(put(&existing, &body), expected, "condition, bytes");
     }
     for (length, expected) in [(512, vec![]), (513, vec!["InvalidRoleDefinition"])] {
-        let body = RoleDefinitionBody { role_name: text("ä".repeat(length)), ..custom() };
+        let body = RoleDefinition { role_name: text("ä".repeat(length)), ..custom() };
         assert_eq!(define(&existing, &body), expected, "display name, characters");
     }
     for (length, expected) in [(2_048, vec![]), (2_049, vec!["InvalidRoleDefinition"])] {
-        let body = RoleDefinitionBody { description: Some(text("ä".repeat(length))), ..custom() };
+        let body = RoleDefinition { description: Some(text("ä".repeat(length))), ..custom() };
         assert_eq!(define(&existing, &body), expected, "description of a role, characters");
     }
     for (length, expected) in [(2_000, vec![]), (2_001, vec!["InvalidAssignableScope"])] {
         let scopes = (0..length).map(|number| text(format!("{SUB}/resourceGroups/g{number}"))).collect();
-        let body = RoleDefinitionBody { assignable_scopes: scopes, ..custom() };
+        let body = RoleDefinition { assignable_scopes: scopes, ..custom() };
         assert_eq!(define(&existing, &body), expected, "assignable scopes");
     }
 }
@@ -355,10 +362,11 @@ fn custom_roles_up_to_the_limit() {
         let judge = Judge { limits, ..judge() };
         let mut existing = Existing::default();
         existing.count_more_custom_roles(limit - 1);
-        existing.insert_role_definition(RoleDefinitionBody {
+        existing.insert_role_definition(RoleDefinition {
             id: text(READER),
             role_name: text("Reader"),
-            built_in: true,
+            custom: false,
+            assignable_scopes: vec![text("/")],
             ..custom()
         });
         assert!(
@@ -377,14 +385,13 @@ fn custom_roles_up_to_the_limit() {
 fn names_and_triples_of_assignments() {
     let mut existing = Existing::default();
     existing.insert_role_assignment(assign(SUB, READER));
-    let same = |body: RoleAssignmentBody| {
-        judge().put_role_assignment(&existing, &body).map(|written| written.effect)
-    };
+    let same =
+        |body: RoleAssignment| judge().put_role_assignment(&existing, &body).map(|written| written.effect);
     assert_eq!(same(assign(SUB, READER)), Ok(Effect::Update));
     // Spelled otherwise, the same.
     let full_id =
         format!("{SUB}/providers/Microsoft.Authorization/roleDefinitions/{}", READER.to_uppercase());
-    let respelled = RoleAssignmentBody {
+    let respelled = RoleAssignment {
         name: text(NAME.to_uppercase()),
         principal_id: text("{000000A1-0000-4000-8000-0000000000A1}"),
         description: Some(text("new")),
@@ -400,25 +407,24 @@ fn names_and_triples_of_assignments() {
     let elsewhere = assign(&format!("{SUB}/resourceGroups/a"), READER);
     assert_eq!(put(&existing, &elsewhere), ["RoleAssignmentUpdateNotPermitted"]);
     assert_eq!(put(&existing, &assign(SUB, OWNER)), ["RoleAssignmentUpdateNotPermitted"]);
-    let renamed = RoleAssignmentBody { name: text(name(2)), ..assign(SUB, READER) };
+    let renamed = RoleAssignment { name: text(name(2)), ..assign(SUB, READER) };
     assert_eq!(put(&existing, &renamed), ["RoleAssignmentExists"]);
     // Both at once: the name is another's, the triple as well.
-    existing.insert_role_assignment(RoleAssignmentBody { name: text(name(2)), ..assign(SUB, OWNER) });
+    existing.insert_role_assignment(RoleAssignment { name: text(name(2)), ..assign(SUB, OWNER) });
     assert_eq!(put(&existing, &renamed), ["RoleAssignmentUpdateNotPermitted", "RoleAssignmentExists"]);
     existing.remove_role_assignment(NAME);
-    let renamed = RoleAssignmentBody { name: text(name(3)), ..renamed };
+    let renamed = RoleAssignment { name: text(name(3)), ..renamed };
     assert!(put(&existing, &renamed).is_empty(), "nothing left of the one that was removed");
 }
 
 #[test]
 fn everything_wrong_with_an_assignment_at_once() {
-    let body = RoleAssignmentBody {
+    let body = RoleAssignment {
         name: text("mine"),
         scope: text("nowhere"),
         principal_id: text(""),
         description: Some(text("x".repeat(2_049))),
-        condition: Some(text("broken")),
-        condition_version: Some(text("1.0")),
+        condition: condition(Some(text("broken OR Exists")), Some(text("1.0"))),
         ..assign(SUB, CUSTOM)
     };
     let complete = Judge { roles_complete: true, ..judge() };
@@ -431,7 +437,8 @@ fn everything_wrong_with_an_assignment_at_once() {
             "PrincipalNotFound",
             "InvalidRoleAssignment",
             "InvalidCondition",
-            "InvalidCondition",
+            "syntax",
+            "exists_needs_attribute",
         ]
     );
 }
@@ -440,14 +447,14 @@ fn everything_wrong_with_an_assignment_at_once() {
 fn roles_stand_where_they_may_be_assigned() {
     let mut existing = Existing::default();
     let group = format!("{SUB}/resourceGroups/App");
-    existing.insert_role_definition(RoleDefinitionBody {
+    existing.insert_role_definition(RoleDefinition {
         assignable_scopes: vec![text(CORP), text(format!("{OTHER}/resourceGroups/app"))],
         ..custom()
     });
-    existing.insert_role_definition(RoleDefinitionBody {
+    existing.insert_role_definition(RoleDefinition {
         id: text(READER),
         role_name: text("Reader"),
-        built_in: true,
+        custom: false,
         assignable_scopes: vec![text("/")],
         ..custom()
     });
@@ -490,10 +497,10 @@ fn a_circle_of_management_groups_ends() {
 #[test]
 fn data_actions_at_management_groups() {
     let mut existing = Existing::default();
-    let data = RoleDefinitionBody {
-        permissions: vec![PermissionBody {
+    let data = RoleDefinition {
+        permissions: vec![PermissionBlock {
             data_actions: vec![text("A.B/read")],
-            ..PermissionBody::default()
+            ..PermissionBlock::default()
         }],
         assignable_scopes: vec![text(CORP), text(SUB)],
         ..custom()
@@ -503,7 +510,11 @@ fn data_actions_at_management_groups() {
     assert_eq!(put(&existing, &assign(CORP, CUSTOM)), ["DataActionsNotAllowedAtManagementGroup"]);
     assert!(put(&existing, &assign(SUB, CUSTOM)).is_empty());
     let mut existing = Existing::default();
-    existing.insert_role_definition(RoleDefinitionBody { built_in: true, ..data });
+    existing.insert_role_definition(RoleDefinition {
+        custom: false,
+        assignable_scopes: vec![text("/")],
+        ..data
+    });
     assert!(put(&existing, &assign(CORP, CUSTOM)).is_empty(), "built-in roles may");
 }
 
@@ -513,50 +524,76 @@ fn principals_the_directory_does_not_know() {
     let judge = Judge { principal_exists: &none, ..judge() };
     let typed = assign(SUB, READER);
     assert!(codes(judge.put_role_assignment(&Existing::default(), &typed)).is_empty());
-    let untyped = RoleAssignmentBody { principal_type: None, ..typed };
+    let untyped = RoleAssignment { principal_type: None, ..typed };
     assert_eq!(codes(judge.put_role_assignment(&Existing::default(), &untyped)), ["PrincipalNotFound"]);
 }
 
 #[test]
 fn conditions_as_they_are_stored() {
     let existing = Existing::default();
-    for (condition, version, expected) in [
+    let good = "Exists @Request[x:y]";
+    for (given, version, expected) in [
         (None, None, Ok(None)),
         (None, Some("2.0"), Ok(None)),
-        (None, Some("1.0"), Ok(None)),
         (Some(""), Some(""), Ok(None)),
         (Some(" \n"), Some("2.0"), Ok(None)),
-        (Some("c"), None, Ok(Some("c"))),
-        (Some("c"), Some(""), Ok(Some("c"))),
-        (Some("c"), Some("2.0"), Ok(Some("c"))),
-        (Some("c"), Some("1.0"), Err("InvalidCondition")),
-        (Some("c"), Some("2"), Err("InvalidCondition")),
-        (Some("broken"), None, Err("InvalidCondition")),
+        (Some(" \n"), Some("1.0"), Ok(None)),
+        (Some(good), None, Ok(Some(good))),
+        (Some(good), Some(""), Ok(Some(good))),
+        (Some(good), Some("2.0"), Ok(Some(good))),
+        (Some(good), Some("1.0"), Err("InvalidCondition")),
+        (Some(good), Some("2"), Err("InvalidCondition")),
+        (Some("broken"), None, Err("syntax")),
+        (Some("@Request[x] StringIs 'y'"), None, Err("unknown_operator")),
+        // Stored, `AND` would go first.
+        (
+            Some("Exists @Request[x] AND Exists @Request[y] OR Exists @Request[z]"),
+            None,
+            Err("ambiguous_precedence"),
+        ),
     ] {
-        let body = RoleAssignmentBody {
-            condition: condition.map(text),
-            condition_version: version.map(text),
+        let body = RoleAssignment {
+            condition: condition(given.map(text), version.map(text)),
             ..assign(SUB, READER)
         };
-        let judged = judge().put_role_assignment(&existing, &body);
-        let stored = judged
+        let stored = judge()
+            .put_role_assignment(&existing, &body)
             .map(|written| {
-                let version = written.stored.condition_version.map(|version| version.value);
-                assert_eq!(version.as_deref(), written.stored.condition.as_ref().map(|_| "2.0"));
-                written.stored.condition.map(|condition| condition.value)
+                written.stored.condition.map(|condition| {
+                    assert_eq!(condition.version.unwrap().value, "2.0");
+                    condition.text.value
+                })
             })
             .map_err(|findings| findings.first().unwrap().code);
         assert_eq!(
             stored.as_ref().map(Option::as_deref),
             expected.as_ref().map(|c| *c),
-            "{condition:?} {version:?}"
+            "{given:?} {version:?}"
         );
     }
 }
 
 #[test]
+fn a_mistake_in_a_condition_has_its_place() {
+    let source = "condition: >-\n  (Exists @Request[x])\n  AND\n  (@Request[y] StringIs 'z')\n";
+    let files = [SourceFile { path: "a.yaml".into(), text: source.into() }];
+    let at = At { file: 0, start: 16, end: u32::try_from(source.len()).unwrap() };
+    let folded = "(Exists @Request[x]) AND (@Request[y] StringIs 'z')";
+    let body = RoleAssignment {
+        condition: condition(Some(Spanned::new(folded.to_owned(), at)), None),
+        ..assign(SUB, READER)
+    };
+    let findings = judge().put_role_assignment(&Existing::default(), &body).unwrap_err();
+    let [finding] = findings.iter().as_slice() else { panic!("{findings:?}") };
+    let location = finding.location(&postern::model::Locator::new(&files)).unwrap();
+    assert_eq!((location.line, location.column, location.length), (4, 16, 8));
+    assert_eq!((finding.problem.code, finding.problem.field.as_str()), ("unknown_operator", "condition"));
+    assert!(finding.problem.help.as_ref().unwrap().contains("operators begin with"), "{finding:?}");
+}
+
+#[test]
 fn guid_operators_on_storage_data_actions_are_told() {
-    let condition = Some(text("@Request[x:y] GuidEquals 11111111-1111-1111-1111-111111111111"));
+    let guids = "Exists @Request[x] OR NOT (@Request[x:y] GuidEquals 11111111-1111-1111-1111-111111111111)";
     for (data_action, told) in [
         ("microsoft.storage/storageAccounts/blobServices/containers/blobs/read", true),
         ("Microsoft.Storage/*", true),
@@ -564,26 +601,101 @@ fn guid_operators_on_storage_data_actions_are_told() {
         ("Microsoft.StorageCache/x/read", false),
     ] {
         let mut existing = Existing::default();
-        existing.insert_role_definition(RoleDefinitionBody {
-            permissions: vec![PermissionBody {
+        existing.insert_role_definition(RoleDefinition {
+            permissions: vec![PermissionBlock {
                 data_actions: vec![text(data_action)],
-                ..PermissionBody::default()
+                ..PermissionBlock::default()
             }],
             ..custom()
         });
-        let body = RoleAssignmentBody { condition: condition.clone(), ..assign(SUB, CUSTOM) };
-        let written = judge().put_role_assignment(&existing, &body).unwrap();
-        assert_eq!(!written.warnings.is_empty(), told, "{data_action}");
-        if told {
-            assert_eq!(written.warnings.first().unwrap().severity, Severity::Warning);
+        for (given, told) in [(guids, told), ("Exists @Request[x]", false)] {
+            let body =
+                RoleAssignment { condition: condition(Some(text(given)), None), ..assign(SUB, CUSTOM) };
+            let written = judge().put_role_assignment(&existing, &body).unwrap();
+            assert_eq!(!written.warnings.is_empty(), told, "{data_action}");
+            if told {
+                let finding = written.warnings.iter().next().unwrap();
+                assert_eq!(finding.problem.severity, Severity::Warning);
+                let part = finding.part.as_ref().unwrap();
+                assert_eq!(part.text.get(part.range.clone()).unwrap(), "GuidEquals");
+            }
         }
     }
 }
 
 #[test]
+fn who_may_be_eligible_and_where() {
+    let eligible = |scope: &str, kind: Option<&str>| Schedule {
+        kind: ScheduleKind::Eligible,
+        scope: text(scope),
+        role_definition_id: text(READER),
+        principal_id: text("alice"),
+        principal_type: kind.map(text),
+        ..Schedule::default()
+    };
+    let group = format!("{SUB}/resourceGroups/app");
+    let vault = format!("{group}/providers/Microsoft.KeyVault/vaults/a");
+    let (kind, place) = ("EligiblePrincipalTypeNotAllowed", "EligibleScopeNotAllowed");
+    for (scope, principal, codes_wanted) in [
+        (CORP, Some("User"), vec![]),
+        (SUB, Some("group"), vec![]),
+        (&group, None, vec![]),
+        (SUB, Some("Unknown"), vec![]),
+        (SUB, Some("ServicePrincipal"), vec![kind]),
+        (&vault, Some("User"), vec![place]),
+        ("/", Some("User"), vec![place]),
+        ("/providers/Microsoft.Capacity", None, vec![place]),
+        (&vault, Some("serviceprincipal"), vec![kind, place]),
+        ("nowhere", Some("User"), vec!["InvalidScope"]),
+    ] {
+        let body = eligible(scope, principal);
+        let existing = Existing::default();
+        assert_eq!(codes(judge().put_schedule(&existing, &body)), codes_wanted, "{scope} {principal:?}");
+        let active = Schedule { kind: ScheduleKind::Active, ..body };
+        let invalid: Vec<_> = codes_wanted.into_iter().filter(|code| *code == "InvalidScope").collect();
+        assert_eq!(codes(judge().put_schedule(&existing, &active)), invalid, "active: {scope} {principal:?}");
+    }
+    let mut existing = Existing::default();
+    existing.insert_role_definition(RoleDefinition { id: text(READER), ..custom() });
+    let conditioned =
+        Schedule { condition: condition(Some(text("x")), None), ..eligible(OTHER, Some("User")) };
+    assert_eq!(
+        codes(judge().put_schedule(&existing, &conditioned)),
+        ["RoleAssignmentScopeNotAssignableToRoleDefinition", "syntax"]
+    );
+}
+
+#[test]
+fn a_hierarchy_that_may_be_missing() {
+    let open = Judge { hierarchy_complete: false, ..judge() };
+    let mut existing = Existing::default();
+    existing.insert_role_definition(RoleDefinition { assignable_scopes: vec![text(CORP)], ..custom() });
+    let told = |existing: &Existing, at: &str| match open.put_role_assignment(existing, &assign(at, CUSTOM)) {
+        Ok(written) => (true, written.warnings.iter().count()),
+        Err(findings) => (false, findings.iter().count()),
+    };
+    assert_eq!(told(&existing, SUB), (true, 1), "nothing says where the subscription hangs");
+    assert_eq!(told(&existing, "/"), (false, 1));
+    existing.hierarchy.put_subscription("11111111-1111-1111-1111-111111111111", "dev");
+    assert_eq!(told(&existing, SUB), (true, 1), "nothing says where the group hangs");
+    existing.hierarchy = Hierarchy::of(&Documents {
+        management_groups: vec![
+            ManagementGroup { name: text("dev"), parent: Some(text("root")) },
+            ManagementGroup { name: text("root"), parent: None },
+        ],
+        subscriptions: vec![Subscription {
+            id: text("11111111-1111-1111-1111-111111111111"),
+            parent: text("dev"),
+        }],
+        ..Documents::default()
+    });
+    assert_eq!(told(&existing, SUB), (false, 1), "it hangs elsewhere");
+}
+
+#[test]
 fn what_custom_roles_may_hold() {
     let existing = Existing::default();
-    let with = |change: &dyn Fn(&mut RoleDefinitionBody)| {
+    let with = |change: &dyn Fn(&mut RoleDefinition)| {
         let mut body = custom();
         change(&mut body);
         define(&existing, &body)
@@ -634,16 +746,18 @@ fn what_custom_roles_may_hold() {
     assert!(
         with(&|body| {
             body.permissions =
-                vec![PermissionBody { data_actions: vec![text("*")], ..PermissionBody::default() }];
+                vec![PermissionBlock { data_actions: vec![text("*")], ..PermissionBlock::default() }];
         })
         .is_empty()
     );
     assert_eq!(with(&|body| body.permissions.clear()), ["InvalidRoleDefinition"]);
-    assert_eq!(with(&|body| body.permissions[0].condition = Some(text("c"))), ["InvalidCondition"]);
-    assert!(with(&|body| body.permissions[0].condition = Some(text(" "))).is_empty());
+    assert_eq!(
+        with(&|body| body.permissions[0].condition = condition(Some(text("c")), None)),
+        ["InvalidCondition"]
+    );
+    assert!(with(&|body| body.permissions[0].condition = condition(Some(text(" ")), None)).is_empty());
     assert_eq!(with(&|body| body.role_name = text(" ")), ["InvalidRoleDefinition"]);
     assert_eq!(with(&|body| body.id = text("ops")), ["InvalidRoleDefinition"]);
-    assert_eq!(with(&|body| body.built_in = true), ["InvalidRoleDefinition"]);
 
     let only_here = |action: &str, scope: Scope<'_>| {
         assert_eq!(action, "Microsoft.Authorization/roleDefinitions/write");
@@ -651,31 +765,32 @@ fn what_custom_roles_may_hold() {
     };
     let judge = Judge { author_may: &only_here, ..judge() };
     assert!(codes(judge.put_role_definition(&existing, &custom())).is_empty());
-    let two = RoleDefinitionBody { assignable_scopes: vec![text(SUB), text(OTHER)], ..custom() };
+    let two = RoleDefinition { assignable_scopes: vec![text(SUB), text(OTHER)], ..custom() };
     assert_eq!(codes(judge.put_role_definition(&existing, &two)), ["LinkedAuthorizationFailed"]);
 }
 
 #[test]
 fn names_of_roles_are_unique_in_the_tenant() {
     let mut existing = Existing::default();
-    existing.insert_role_definition(RoleDefinitionBody {
+    existing.insert_role_definition(RoleDefinition {
         id: text(READER),
         role_name: text("Reader"),
-        built_in: true,
+        custom: false,
+        assignable_scopes: vec![text("/")],
         ..custom()
     });
     existing.insert_role_definition(custom());
     let other = |name: &str| {
         let id = text("c0000000-0000-4000-8000-000000000009");
-        define(&existing, &RoleDefinitionBody { id, role_name: text(name), ..custom() })
+        define(&existing, &RoleDefinition { id, role_name: text(name), ..custom() })
     };
     assert_eq!(other("ops"), ["RoleDefinitionWithSameNameExists"]);
     assert_eq!(other("READER"), ["RoleDefinitionWithSameNameExists"]);
     assert!(other("Ops 2").is_empty());
-    let itself = RoleDefinitionBody { id: text(format!("/x/{}", CUSTOM.to_uppercase())), ..custom() };
+    let itself = RoleDefinition { id: text(format!("/x/{}", CUSTOM.to_uppercase())), ..custom() };
     let written = judge().put_role_definition(&existing, &itself).unwrap();
     assert_eq!((written.effect, written.stored.id.value.as_str()), (Effect::Update, CUSTOM));
-    let built_in = RoleDefinitionBody { id: text(READER), role_name: text("Mine"), ..custom() };
+    let built_in = RoleDefinition { id: text(READER), role_name: text("Mine"), ..custom() };
     assert_eq!(define(&existing, &built_in), ["InvalidRoleDefinition"], "nobody writes a built-in role");
 }
 
@@ -690,7 +805,11 @@ fn deleting_roles() {
     assert_eq!(codes(delete(&existing, CUSTOM)), ["RoleDefinitionHasAssignments"]);
     existing.remove_role_assignment(NAME);
     assert_eq!(delete(&existing, CUSTOM), Ok(Deleted::Existing));
-    existing.insert_role_definition(RoleDefinitionBody { built_in: true, ..custom() });
+    existing.insert_role_definition(RoleDefinition {
+        custom: false,
+        assignable_scopes: vec![text("/")],
+        ..custom()
+    });
     assert_eq!(codes(delete(&existing, CUSTOM)), ["InvalidRoleDefinition"]);
 }
 
@@ -708,10 +827,8 @@ fn the_last_rbac_admin_of_a_subscription() {
     assert_eq!(codes(delete(&existing, SUB, false)), last);
     assert_eq!(delete(&existing, SUB, true), Ok(Deleted::Existing));
     assert_eq!(delete(&existing, OTHER, false), Ok(Deleted::Nothing), "not there");
-    let other = |number, scope: &str, role: &str| RoleAssignmentBody {
-        name: text(name(number)),
-        ..assign(scope, role)
-    };
+    let other =
+        |number, scope: &str, role: &str| RoleAssignment { name: text(name(number)), ..assign(scope, role) };
     existing.insert_role_assignment(other(2, SUB, READER));
     existing.insert_role_assignment(other(3, OTHER, OWNER));
     existing.insert_role_assignment(other(4, &group, OWNER));
@@ -729,42 +846,44 @@ fn the_last_rbac_admin_of_a_subscription() {
 #[test]
 fn deny_assignments_that_users_make() {
     let existing = Existing::default();
-    let with = |change: &dyn Fn(&mut DenyAssignmentBody)| {
-        let mut body = deny();
-        change(&mut body);
-        [Origin::User, Origin::Azure].map(|deny_origin| {
-            codes(Judge { deny_origin, ..judge() }.put_deny_assignment(&existing, &body)).len()
-        })
+    let with = |change: &dyn Fn(&mut DenyAssignment, &mut DenyRequest<'_>)| {
+        let (mut body, mut request) =
+            (deny(), DenyRequest { principal_type: Some("User"), ..DenyRequest::default() });
+        change(&mut body, &mut request);
+        [Origin::User(request), Origin::Azure]
+            .map(|by| codes(judge().put_deny_assignment(&existing, &body, by)).len())
     };
     // (problems when a user makes it, problems when Azure does)
-    assert_eq!(with(&|_| {}), [0, 0]);
-    assert_eq!(with(&|body| body.name = None), [0, 0]);
-    assert_eq!(with(&|body| body.name = Some(text("x"))), [1, 1]);
-    assert_eq!(with(&|body| body.scope = text("x")), [1, 1]);
-    assert_eq!(with(&|body| body.principals.clear()), [1, 1]);
-    assert_eq!(with(&|body| body.principals = vec![principal("g", "Group")]), [1, 0]);
-    assert_eq!(with(&|body| body.principals = vec![principal("s", "servicePrincipal")]), [0, 0]);
-    assert_eq!(with(&|body| body.principals.push(principal("b", "User"))), [1, 0]);
-    assert_eq!(with(&|body| body.principals = vec![principal(EVERYONE, "SystemDefined")]), [1, 0]);
+    assert_eq!(with(&|_, _| {}), [0, 0]);
+    assert_eq!(with(&|body, _| body.name = text("")), [0, 0]);
+    assert_eq!(with(&|body, _| body.name = text("x")), [1, 1]);
+    assert_eq!(with(&|body, _| body.scope = text("x")), [1, 1]);
+    assert_eq!(with(&|body, _| body.principals.clear()), [1, 1]);
+    assert_eq!(with(&|_, request| request.principal_type = Some("Group")), [1, 0]);
+    assert_eq!(with(&|_, request| request.principal_type = Some("servicePrincipal")), [0, 0]);
+    assert_eq!(with(&|body, _| body.principals.push(text("b"))), [1, 0]);
+    assert_eq!(with(&|body, _| body.principals = vec![text(EVERYONE)]), [1, 0]);
     assert_eq!(
-        with(&|body| {
-            body.principals = vec![principal(EVERYONE, "SystemDefined")];
-            body.exclude_principals = Some(vec![principal("a", "Group")]);
+        with(&|body, _| {
+            body.principals = vec![text(EVERYONE)];
+            body.exclude_principals = vec![text("a")];
         }),
         [0, 0]
     );
-    assert_eq!(with(&|body| body.exclude_principals = Some(vec![])), [1, 0]);
+    assert_eq!(with(&|_, request| request.excludes_nobody = true), [1, 0]);
     assert_eq!(
-        with(&|body| {
-            body.exclude_principals = Some(vec![principal("{00000000000000000000000000000000}", "X")]);
-        }),
+        with(&|body, _| body.exclude_principals = vec![text("{00000000000000000000000000000000}")]),
         [1, 1]
     );
-    assert_eq!(with(&|body| body.do_not_apply_to_child_scopes = true), [1, 0]);
-    assert_eq!(with(&|body| body.is_system_protected = true), [1, 0]);
-    assert_eq!(with(&|body| body.permissions.clear()), [1, 1]);
-    assert_eq!(with(&|body| body.condition = Some(text("broken"))), [1, 1]);
-    assert_eq!(with(&|body| body.permissions[0].data_actions = vec![text("A.B/c/delete")]), [1, 0]);
+    assert_eq!(with(&|body, _| body.do_not_apply_to_child_scopes = true), [1, 0]);
+    assert_eq!(with(&|_, request| request.is_system_protected = true), [1, 0]);
+    assert_eq!(with(&|body, _| body.permissions.clear()), [1, 1]);
+    assert_eq!(with(&|body, _| body.condition = condition(Some(text("broken")), None)), [1, 1]);
+    assert_eq!(
+        with(&|body, _| body.permissions[0].condition = condition(Some(text("broken")), None)),
+        [1, 1]
+    );
+    assert_eq!(with(&|body, _| body.permissions[0].data_actions = vec![text("A.B/c/delete")]), [1, 0]);
     for (action, exempt, problems) in [
         ("A.B/c/write", None, 0),
         ("*/write", None, 0),
@@ -778,7 +897,7 @@ fn deny_assignments_that_users_make() {
         ("*", Some("*/read"), 0),
         ("*", Some("A.B/read"), 1),
     ] {
-        let codes = with(&|body| {
+        let codes = with(&|body, _| {
             body.permissions[0].actions = vec![text(action)];
             body.permissions[0].not_actions = exempt.map(text).into_iter().collect();
         });
@@ -790,26 +909,19 @@ fn deny_assignments_that_users_make() {
 fn names_of_deny_assignments_are_unique_in_a_scope() {
     let mut existing = Existing::default();
     existing.insert_deny_assignment(&deny());
-    let put = |body: &DenyAssignmentBody| {
+    let put = |body: &DenyAssignment| {
         judge()
-            .put_deny_assignment(&existing, body)
+            .put_deny_assignment(&existing, body, Origin::User(DenyRequest::default()))
             .map(|written| written.effect)
             .map_err(|f| f.iter().count())
     };
     assert_eq!(put(&deny()), Ok(Effect::Update));
-    let twin = DenyAssignmentBody {
-        name: Some(text(name(2))),
-        deny_assignment_name: Some(text("No Deletes")),
-        ..deny()
-    };
+    let twin =
+        DenyAssignment { name: text(name(2)), deny_assignment_name: Some(text("No Deletes")), ..deny() };
     assert_eq!(put(&twin), Err(1));
-    assert_eq!(put(&DenyAssignmentBody { name: None, ..twin.clone() }), Err(1));
-    assert_eq!(put(&DenyAssignmentBody { scope: text(OTHER), ..twin }), Ok(Effect::Create));
-    assert_eq!(
-        put(&DenyAssignmentBody { scope: text(OTHER), ..deny() }),
-        Err(1),
-        "the name is taken elsewhere"
-    );
+    assert_eq!(put(&DenyAssignment { name: text(""), ..twin.clone() }), Err(1));
+    assert_eq!(put(&DenyAssignment { scope: text(OTHER), ..twin }), Ok(Effect::Create));
+    assert_eq!(put(&DenyAssignment { scope: text(OTHER), ..deny() }), Err(1), "the name is taken elsewhere");
 }
 
 #[test]
@@ -858,7 +970,7 @@ fn all_documents_of_a_directory() {
         }],
         ..Documents::default()
     };
-    assert!(judge().judge_all(&documents).is_empty(), "also what only Azure may make");
+    assert!(judge().judge_all(&documents, &Problems::new()).is_empty(), "also what only Azure may make");
 
     documents.role_definitions.push(role("c0000000-0000-4000-8000-000000000002", "OPS", true, "a*b*"));
     documents.role_assignments.push(assignment("x", READER, OTHER));
@@ -867,7 +979,7 @@ fn all_documents_of_a_directory() {
     documents.role_assignments.push(assignment(&name(1), READER, SUB));
     documents.role_assignments.push(assignment(&name(4), CUSTOM, OTHER));
     let told: Vec<_> = judge()
-        .judge_all(&documents)
+        .judge_all(&documents, &Problems::new())
         .iter()
         .map(|problem| (problem.code, problem.location.as_ref().unwrap().line, problem.severity))
         .collect();
@@ -883,5 +995,105 @@ fn all_documents_of_a_directory() {
             ("RoleDefinitionWithSameNameExists", 3, error),
             ("InvalidActionOrNotAction", 4, error),
         ]
+    );
+}
+
+#[test]
+fn one_fault_is_told_once() {
+    let source = "name: x\nscope: y\ncondition: broken text\nother: z\n";
+    let place = |word: &str| {
+        let start = u32::try_from(source.find(word).unwrap()).unwrap();
+        At { file: 0, start, end: start + u32::try_from(word.len()).unwrap() }
+    };
+    let spanned = |word: &str| Spanned::new(word.to_owned(), place(word));
+    let documents = Documents {
+        files: vec![SourceFile { path: "a.yaml".into(), text: source.into() }],
+        role_assignments: vec![RoleAssignment {
+            name: spanned("x"),
+            scope: spanned("y"),
+            condition: condition(Some(spanned("broken text")), None),
+            ..assign(SUB, READER)
+        }],
+        ..Documents::default()
+    };
+    let told = |problems: &[(Problem, &str)]| {
+        let mut all = Problems::new();
+        for (problem, word) in problems {
+            all.push(problem.clone().at(documents.locator().locate(place(word))));
+        }
+        let judged = judge().judge_all(&documents, &all);
+        judged.iter().map(|problem| (problem.code, problem.severity)).collect::<Vec<_>>()
+    };
+    let (error, warning) = (Severity::Error, Severity::Warning);
+    let [name, scope, operator] =
+        [("InvalidRoleAssignmentName", error), ("InvalidScope", error), ("unknown_operator", error)];
+    assert_eq!(told(&[]), [name, scope, operator]);
+    // What a reader refused is not refused again; what it warned of is.
+    assert_eq!(told(&[(Problem::error("InvalidScope", "reader"), "y")]), [name, scope, operator]);
+    assert_eq!(told(&[(Problem::error("Other", "reader"), "y")]), [name, ("Other", error), operator]);
+    assert_eq!(told(&[(Problem::warning("InvalidScope", "reader"), "y")]), [name, scope, operator]);
+    assert_eq!(
+        told(&[(Problem::warning("Other", "reader"), "y")]),
+        [name, scope, ("Other", warning), operator],
+        "another matter"
+    );
+    for word in ["broken text", "text", "broken"] {
+        assert_eq!(told(&[(Problem::warning("InvalidCondition", "reader"), word)]), [name, scope, operator]);
+    }
+    assert_eq!(
+        told(&[(Problem::warning("InvalidCondition", "reader"), "z")]),
+        [name, scope, operator, ("InvalidCondition", warning)]
+    );
+}
+
+#[test]
+fn schedules_of_a_directory() {
+    let eligible = |name: &str, schedule: Option<&str>, status: Option<&str>| Schedule {
+        kind: ScheduleKind::Eligible,
+        shape: if schedule.is_some() { ScheduleShape::Instance } else { ScheduleShape::Schedule },
+        name: text(name),
+        schedule: schedule.map(text),
+        scope: text("/"),
+        role_definition_id: text(READER),
+        principal_id: text("alice"),
+        status: status.map(text),
+        ..Schedule::default()
+    };
+    let told = |schedules: Vec<Schedule>| {
+        let documents = Documents { schedules, ..Documents::default() };
+        judge().judge_all(&documents, &Problems::new()).iter().count()
+    };
+    assert_eq!(told(vec![eligible("a", None, None)]), 1);
+    assert_eq!(told(vec![eligible("b", Some("A"), None)]), 1);
+    assert_eq!(told(vec![eligible("b", Some("A"), None), eligible("a", None, None)]), 1, "the same twice");
+    assert_eq!(told(vec![eligible("a", None, Some("Revoked"))]), 0, "over");
+}
+
+#[test]
+fn a_limit_is_told_once() {
+    let limits = Limits { assignments_per_subscription: 2, custom_roles: 1, ..Limits::AZURE };
+    let judge = Judge { limits, ..judge() };
+    let assignment = |number: usize, scope: &str| RoleAssignment {
+        name: text(name(number)),
+        principal_id: text(number.to_string()),
+        ..assign(scope, READER)
+    };
+    let role = |number: usize| RoleDefinition {
+        id: text(name(number)),
+        role_name: text(number.to_string()),
+        ..custom()
+    };
+    let documents = Documents {
+        role_assignments: (0..9)
+            .map(|number| assignment(number, if number < 6 { SUB } else { OTHER }))
+            .collect(),
+        role_definitions: (0..3).map(role).collect(),
+        ..Documents::default()
+    };
+    let problems = judge.judge_all(&documents, &Problems::new());
+    let codes: Vec<_> = problems.iter().map(|problem| problem.code).collect();
+    assert_eq!(
+        codes,
+        ["RoleDefinitionLimitExceeded", "RoleAssignmentLimitExceeded", "RoleAssignmentLimitExceeded"]
     );
 }

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 
 use common::*;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn run(arguments: &[&str]) -> Output {
     postern().args(arguments).stdin(Stdio::null()).output().unwrap()
@@ -124,6 +124,91 @@ fn check_that_cannot_decide() {
 }
 
 #[test]
+fn check_brings_attributes_and_time() {
+    let dir = policy();
+    let path = dir.path().to_str().unwrap();
+    let app = vault("app");
+    let file = dir.path().join(".attributes");
+    std::fs::write(
+        &file,
+        r#"{"resource": {"a/b:tags": {"env": "prod"}, "n": [1, true, null]}, "principal": {}}"#,
+    )
+    .unwrap();
+    let question = question(ALICE, READ, &app);
+    let more = ["--policy", path, "--json", "--attributes", file.to_str().unwrap()];
+    let flags =
+        ["--request-attribute", "a=1", "--resource-attribute", "n=text", "--sub-operation", "Blob.List"];
+    let time = ["--now", "2026-01-31T09:30:00+01:00", "--principal-attribute", "x={\"k\": \"v\"}"];
+    let output = ask(&question, &[&more[..], &flags[..], &time[..]].concat());
+    assert_eq!((code(&output), &json(&output)["decision"]), (0, &"Allowed".into()), "{output:?}");
+
+    let nested =
+        ["--policy", path, "--request-attribute", "a=[[1]]", "--environment-attribute", "b={\"\": 1}"];
+    let output = ask(&question, &nested);
+    assert_eq!(code(&output), 2);
+    for wanted in [
+        "`--request-attribute[\"a\"]` holds a list or a dictionary inside a list or a dictionary",
+        "`--environment-attribute[\"b\"]` has an empty key",
+    ] {
+        assert!(stderr(&output).contains(wanted), "{wanted} not in {output:?}");
+    }
+
+    std::fs::write(&file, r#"{"request": 1, "context": {}, "resource": {"x": 0.5}}"#).unwrap();
+    let flags = ["--request-attribute", "a", "--request-attribute", "=1", "--resource-attribute", "a=[1"];
+    let output = ask(&question, &[&more[..], &flags[..], &["--approval", "approve"]].concat());
+    assert_eq!(code(&output), 2);
+    let errors = stderr(&output);
+    for wanted in [
+        "`--attributes` holds `context`; wanted",
+        "`--attributes` `request` is no object",
+        "`--attributes` `resource.x` is `0.5`, no 64-bit whole number",
+        "`--request-attribute` is `a`; wanted NAME=VALUE",
+        "`--request-attribute` is `=1`; wanted NAME=VALUE",
+        "`--resource-attribute` `a` begins like JSON and is none",
+        "`--approval` wants `--approval-by` or `--on-behalf-of`",
+    ] {
+        assert!(errors.contains(wanted), "{wanted} not in\n{errors}");
+    }
+    assert_eq!(errors.lines().count(), 7, "{errors}");
+
+    assert_eq!(code(&ask(&question, &["--policy", path, "--now", "yesterday"])), 2);
+    let output = ask(&question, &["--connect", "http://127.0.0.1:1", "--now", "2026-01-31T09:30:00Z"]);
+    assert_eq!(code(&output), 2, "{output:?}");
+    assert_eq!(code(&ask(&question, &["--policy", path, "--consent", "grant"])), 2, "consent of whom");
+    assert_eq!(code(&ask(&question, &["--policy", path, "--attributes", "/nonexistent"])), 2);
+}
+
+/// Who is no agent of the policy is refused, whatever rights it has and whatever was approved.
+#[test]
+fn check_of_an_unknown_agent() {
+    let dir = policy();
+    let path = dir.path().to_str().unwrap();
+    let app = vault("app");
+    let question = question(ALICE, READ, &app);
+    for flags in [
+        &["--agent"][..],
+        &["--agent-mode", "autonomous"],
+        &[
+            "--on-behalf-of",
+            ALICE,
+            "--on-behalf-of-group",
+            TEAM,
+            "--approval",
+            "approve",
+            "--consent",
+            "grant",
+        ],
+    ] {
+        let output = ask(&question, &[&["--policy", path, "--json"], flags].concat());
+        assert_eq!(code(&output), 3, "{output:?}");
+        let answer = json(&output);
+        assert_eq!(answer["decision"], "NotAllowed");
+        assert_eq!(answer["reasonCode"], "AGENT_NO_MANAGED_RESOURCE_GROUPS");
+        assert!(answer["executedAs"].is_null() && answer["steps"].is_null(), "{answer}");
+    }
+}
+
+#[test]
 fn check_used_wrongly() {
     let dir = policy();
     let path = dir.path().to_str().unwrap();
@@ -183,6 +268,228 @@ fn validate_says_everything() {
     assert_eq!(answer["problems"][0]["severity"], "error");
     assert_eq!(code(&run(&["validate"])), 2);
     assert_eq!(code(&run(&["validate", "/nonexistent"])), 1);
+}
+
+/// The codes of all problems of a directory, which is what an author would be told.
+fn codes(dir: &Path) -> Vec<String> {
+    let answer = json(&run(&["validate", dir.to_str().unwrap(), "--json"]));
+    let problems = answer["problems"].as_array().unwrap();
+    let errors = problems.iter().filter(|problem| problem["severity"] == "error").count();
+    assert_eq!((&answer["errors"], &answer["valid"]), (&errors.into(), &(errors == 0).into()));
+    problems.iter().map(|problem| problem["code"].as_str().unwrap().to_owned()).collect()
+}
+
+fn numbered(first: &str, number: usize) -> String {
+    format!("{first}0000000-0000-4000-8000-{number:012}")
+}
+
+fn with(mut document: Value, more: &Value) -> Value {
+    for (name, value) in more.as_object().unwrap() {
+        document[name] = value.clone();
+    }
+    document
+}
+
+/// A custom role that may be written, but for what is changed.
+fn custom_role(number: usize, more: &Value) -> Value {
+    let role = json!({
+        "id": numbered("c", 100 + number),
+        "roleName": format!("Custom {number}"),
+        "roleType": "CustomRole",
+        "permissions": [{"actions": ["A.B/c/read"]}],
+        "assignableScopes": [SUBSCRIPTION],
+    });
+    with(role, more)
+}
+
+/// A role assignment that may be written, but for what is changed.
+fn role_assignment(number: usize, more: &Value) -> Value {
+    let assignment = json!({
+        "name": numbered("d", 100 + number),
+        "principalId": numbered("a", 100 + number),
+        "principalType": "User",
+        "roleDefinitionId": role_definition_id(),
+        "scope": SUBSCRIPTION,
+    });
+    with(assignment, more)
+}
+
+/// A deny assignment that may be written, but for what is changed.
+fn deny_assignment(number: usize, more: &Value) -> Value {
+    let deny = json!({
+        "name": numbered("e", 100 + number),
+        "denyAssignmentName": format!("Deny {number}"),
+        "permissions": [{"actions": ["A.B/c/delete"]}],
+        "principals": [{"id": ALICE, "type": "User"}],
+        "scope": SUBSCRIPTION,
+    });
+    with(deny, more)
+}
+
+#[test]
+fn validate_judges_as_an_author_is_judged() {
+    let group = |name: &str| format!("/providers/Microsoft.Management/managementGroups/{name}");
+    let elsewhere = "/subscriptions/50000000-0000-4000-8000-000000000002";
+    let custom = |id: &str| json!({"roleDefinitionId": id});
+    let data_role = custom_role(
+        2,
+        &json!({"permissions": [{"dataActions": ["A.B/c/d/read"]}], "assignableScopes": [group("corp")]}),
+    );
+    // (documents, code, where the caret points)
+    let faults: Vec<(Vec<Value>, &str, &str)> = vec![
+        (vec![custom_role(1, &json!({"assignableScopes": ["/"]}))], "InvalidAssignableScope", "\"/\""),
+        (vec![custom_role(1, &json!({"assignableScopes": []}))], "InvalidAssignableScope", "{"),
+        (
+            vec![custom_role(1, &json!({"assignableScopes": ["/subscriptions/*"]}))],
+            "InvalidAssignableScope",
+            "\"/subscriptions/*\"",
+        ),
+        (
+            vec![custom_role(1, &json!({"assignableScopes": [group("a"), group("b")]}))],
+            "InvalidAssignableScope",
+            "\"/providers/Microsoft.Management/managementGroups/b\"",
+        ),
+        (
+            vec![custom_role(1, &json!({"permissions": [{"actions": ["A/*/b/*"]}]}))],
+            "InvalidActionOrNotAction",
+            "\"A/*/b/*\"",
+        ),
+        (
+            vec![custom_role(1, &json!({"permissions": [{"actions": ["A/b c"]}]}))],
+            "InvalidActionOrNotAction",
+            "\"A/b c\"",
+        ),
+        (
+            vec![custom_role(1, &json!({"permissions": [{"notActions": ["a"]}]}))],
+            "InvalidRoleDefinition",
+            "{",
+        ),
+        (vec![custom_role(1, &json!({"id": "mine"}))], "InvalidRoleDefinition", "\"mine\""),
+        (vec![custom_role(1, &json!({"roleName": "x".repeat(513)}))], "InvalidRoleDefinition", "\"xxx"),
+        (vec![custom_role(1, &json!({"description": "x".repeat(2_049)}))], "InvalidRoleDefinition", "\"xxx"),
+        (
+            vec![custom_role(1, &json!({"roleName": "vault operator"}))],
+            "RoleDefinitionWithSameNameExists",
+            "",
+        ),
+        (vec![role_assignment(1, &json!({"name": "mine"}))], "InvalidRoleAssignmentName", "\"mine\""),
+        (vec![role_assignment(1, &json!({"principalId": ALICE}))], "RoleAssignmentExists", ""),
+        (
+            vec![role_assignment(1, &json!({})), role_assignment(1, &json!({"principalId": BOB}))],
+            "RoleAssignmentUpdateNotPermitted",
+            "\"d0000000-",
+        ),
+        (
+            vec![role_assignment(1, &json!({"scope": "/subscriptions/x"}))],
+            "InvalidScope",
+            "\"/subscriptions/x\"",
+        ),
+        (
+            vec![role_assignment(1, &custom("c0000000-0000-4000-8000-00000000dead"))],
+            "RoleDefinitionDoesNotExist",
+            "\"c0000000-0000-4000-8000-00000000dead\"",
+        ),
+        (
+            vec![
+                custom_role(1, &json!({})),
+                role_assignment(1, &with(custom(&numbered("c", 101)), &json!({"scope": elsewhere}))),
+            ],
+            "RoleAssignmentScopeNotAssignableToRoleDefinition",
+            "\"/subscriptions/50000000-0000-4000-8000-000000000002\"",
+        ),
+        (
+            vec![
+                data_role,
+                role_assignment(1, &with(custom(&numbered("c", 102)), &json!({"scope": group("corp")}))),
+            ],
+            "DataActionsNotAllowedAtManagementGroup",
+            "\"/providers/Microsoft.Management/managementGroups/corp\"",
+        ),
+        (
+            vec![role_assignment(1, &json!({"description": "x".repeat(2_049)}))],
+            "InvalidRoleAssignment",
+            "\"xxx",
+        ),
+        (vec![deny_assignment(1, &json!({"name": "mine"}))], "InvalidDenyAssignment", "\"mine\""),
+        (
+            vec![
+                deny_assignment(1, &json!({})),
+                deny_assignment(2, &json!({"denyAssignmentName": "DENY 1"})),
+            ],
+            "InvalidDenyAssignment",
+            "\"DENY 1\"",
+        ),
+        (
+            vec![deny_assignment(1, &json!({})), deny_assignment(1, &json!({"scope": elsewhere}))],
+            "DuplicateDenyAssignment",
+            "\"e0000000-",
+        ),
+        (vec![deny_assignment(1, &json!({"principals": []}))], "InvalidDenyAssignment", "[]"),
+        (vec![deny_assignment(1, &json!({"permissions": []}))], "InvalidDenyAssignment", "{"),
+        (vec![deny_assignment(1, &json!({"scope": "x"}))], "InvalidScope", "\"x\""),
+    ];
+    for (number, (documents, code, caret)) in faults.into_iter().enumerate() {
+        let dir = policy();
+        let file = dir.path().join("zz-fault.json");
+        let text = serde_json::to_string_pretty(&documents).unwrap();
+        std::fs::write(&file, &text).unwrap();
+        assert_eq!(codes(dir.path()), [code], "{number}: {text}");
+        let answer = json(&run(&["validate", dir.path().to_str().unwrap(), "--json"]));
+        let location = &answer["problems"][0]["location"];
+        let (line, column) = (location["line"].as_u64().unwrap(), location["column"].as_u64().unwrap());
+        // What contradicts another file is told of the one that is read second.
+        if location["file"] == "zz-fault.json" {
+            let line = text.lines().nth(usize::try_from(line).unwrap() - 1).unwrap();
+            let at = &line[usize::try_from(column).unwrap() - 1..];
+            assert!(at.starts_with(caret), "{number} {code}: {at}");
+        } else {
+            assert!(caret.is_empty(), "{number} {code}: {location}");
+        }
+    }
+}
+
+#[test]
+fn validate_refuses_what_serve_takes() {
+    let dir = policy();
+    let path = dir.path().to_str().unwrap();
+    let role = custom_role(1, &json!({"permissions": [{"actions": ["A/*/b/*"]}]}));
+    std::fs::write(dir.path().join("old.json"), role.to_string()).unwrap();
+    let output = ask(&question(ALICE, READ, &vault("app")), &["--policy", path]);
+    assert_eq!(code(&output), 0, "{output:?}");
+    let output = run(&["validate", path]);
+    assert_eq!(code(&output), 1);
+    let text = stdout(&output);
+    for part in [
+        "error[InvalidActionOrNotAction]",
+        "--> old.json:1:",
+        "^^^",
+        "1 error in 4 files; the policy is refused",
+    ] {
+        assert!(text.contains(part), "{part} not in {text}");
+    }
+}
+
+#[test]
+fn validate_counts_against_the_limits() {
+    let corp = "/providers/Microsoft.Management/managementGroups/corp";
+    let group = format!("{SUBSCRIPTION}/resourceGroups/app");
+    // Two assignments at the subscription are there already.
+    for (count, scope, within) in
+        [(3_998, &group[..], true), (3_999, &group, false), (500, corp, true), (501, corp, false)]
+    {
+        let dir = policy();
+        let documents: Vec<_> =
+            (0..count).map(|number| role_assignment(number, &json!({"scope": scope}))).collect();
+        std::fs::write(dir.path().join("many.json"), json!(documents).to_string()).unwrap();
+        let expected: &[&str] = if within { &[] } else { &["RoleAssignmentLimitExceeded"] };
+        assert_eq!(codes(dir.path()), expected, "{count} at {scope}");
+    }
+    for (count, expected) in [(5_000, &[][..]), (5_002, &["RoleDefinitionLimitExceeded"])] {
+        let dir = tempfile::tempdir().unwrap();
+        let documents: Vec<_> = (0..count).map(|number| custom_role(number, &json!({}))).collect();
+        std::fs::write(dir.path().join("many.json"), json!(documents).to_string()).unwrap();
+        assert_eq!(codes(dir.path()), expected, "{count}");
+    }
 }
 
 #[test]

@@ -119,6 +119,63 @@ async fn malformed_requests_name_every_field() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unknown_agent_is_refused_alone_and_in_a_batch() {
+    let sidecar = Sidecar::start(&[]).await;
+    let channel = sidecar.uds().await;
+    let mut asked = request(ALICE, READ, &vault("app"));
+    asked.agent = Some(v1::AgentContext {
+        mode: v1::AgentMode::Auto as i32,
+        on_behalf_of: request(ALICE, "", "").subject,
+        approval: Some(v1::AgentApproval {
+            by: request(ALICE, "", "").subject,
+            verdict: v1::ApprovalVerdict::Approve as i32,
+        }),
+        ..Default::default()
+    });
+    let result = check(&channel, asked.clone()).await.unwrap().result.unwrap();
+    assert_eq!(result.decision(), v1::Decision::NotAllowed);
+    assert_eq!(result.reason_code(), v1::ReasonCode::AgentNoManagedResourceGroups);
+    assert_eq!((result.executed_as(), result.steps.len()), (v1::ExecutedAs::Unspecified, 0));
+    let batch = v1::BatchCheckRequest {
+        subject: asked.subject.clone(),
+        items: [asked.agent.clone(), None]
+            .map(|agent| v1::BatchCheckItem {
+                action: asked.action.clone(),
+                resource: asked.resource.clone(),
+                agent,
+                ..Default::default()
+            })
+            .into(),
+        ..Default::default()
+    };
+    let answer =
+        AuthorizationServiceClient::new(channel.clone()).batch_check(batch).await.unwrap().into_inner();
+    let decisions: Vec<_> = answer
+        .results
+        .iter()
+        .map(|result| match result.outcome.as_ref().unwrap() {
+            Outcome::Result(result) => result.decision(),
+            Outcome::Error(error) => panic!("{error:?}"),
+        })
+        .collect();
+    assert_eq!(decisions, [v1::Decision::NotAllowed, v1::Decision::Allowed]);
+
+    asked.agent =
+        Some(v1::AgentContext { mode: 7, consent: Some(v1::AgentConsent::default()), ..Default::default() });
+    let status = check(&channel, asked).await.unwrap_err();
+    let details = status.get_details_bad_request().unwrap();
+    let fields: Vec<_> = details.field_violations.iter().map(|violation| violation.field.as_str()).collect();
+    assert_eq!(
+        fields,
+        ["agent.mode", "agent.consent", "agent.consent.principal_id", "agent.consent.verdict"]
+    );
+    let (_, metrics) = http(sidecar.admin(), "/metrics").await;
+    let line = "postern_checks_total{decision=\"NotAllowed\",reason=\"AGENT_NO_MANAGED_RESOURCE_GROUPS\",\
+                plane=\"control\",cached=\"false\",transport=\"unix\"} 2";
+    assert!(metrics.lines().any(|found| found == line), "{line} not in\n{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_violations_still_arrives() {
     let sidecar = Sidecar::start(&[]).await;
     let mut wrong = request("", "a/*", "nowhere");

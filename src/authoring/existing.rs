@@ -2,19 +2,20 @@
 
 use std::collections::HashMap;
 
-use super::{DenyAssignmentBody, RoleAssignmentBody, RoleDefinitionBody};
-use crate::model::{Documents, Guid, PrincipalId, Scope, ScopeKind};
+use crate::model::{
+    DenyAssignment, Documents, Guid, PrincipalId, RoleAssignment, RoleDefinition, Scope, ScopeKind,
+};
 
 /// The data of a tenant. Nothing in it is judged again.
 #[derive(Clone, Debug, Default)]
 pub struct Existing {
     /// What lies in which management group.
     pub hierarchy: Hierarchy,
-    assignments: HashMap<String, RoleAssignmentBody>,
+    assignments: HashMap<String, RoleAssignment>,
     /// Names of the assignments by principal, role and scope.
     triples: HashMap<Triple, String>,
     counts: HashMap<Holder, usize>,
-    roles: HashMap<String, RoleDefinitionBody>,
+    roles: HashMap<String, RoleDefinition>,
     /// Ids of roles by folded display name.
     role_names: HashMap<String, String>,
     custom_roles: usize,
@@ -27,7 +28,17 @@ pub struct Existing {
 #[derive(Clone, Debug, Default)]
 pub struct Hierarchy {
     subscriptions: HashMap<String, String>,
-    management_groups: HashMap<String, String>,
+    /// `None` for one that hangs in no other.
+    management_groups: HashMap<String, Option<String>>,
+}
+
+/// Whether one scope lies below another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    Yes,
+    No,
+    /// The hierarchy does not say where the lower one hangs.
+    Unknown,
 }
 
 /// Principal, role, scope, each folded.
@@ -47,7 +58,7 @@ impl Existing {
     }
 
     /// One more role assignment, or another in the place of one with its name.
-    pub fn insert_role_assignment(&mut self, body: RoleAssignmentBody) {
+    pub fn insert_role_assignment(&mut self, body: RoleAssignment) {
         self.remove_role_assignment(&body.name.value);
         let name = folded_id(&body.name.value);
         self.triples.insert(triple(&body), name.clone());
@@ -70,11 +81,11 @@ impl Existing {
     }
 
     /// One more role definition, or another in the place of one with its id.
-    pub fn insert_role_definition(&mut self, body: RoleDefinitionBody) {
+    pub fn insert_role_definition(&mut self, body: RoleDefinition) {
         self.remove_role_definition(&body.id.value);
         let id = folded_id(&body.id.value);
         self.role_names.entry(folded_text(&body.role_name.value)).or_insert_with(|| id.clone());
-        self.custom_roles = self.custom_roles.saturating_add(usize::from(!body.built_in));
+        self.custom_roles = self.custom_roles.saturating_add(usize::from(!body.is_built_in()));
         self.roles.insert(id, body);
     }
 
@@ -86,13 +97,13 @@ impl Existing {
         if self.role_names.get(&name) == Some(&id) {
             self.role_names.remove(&name);
         }
-        self.custom_roles = self.custom_roles.saturating_sub(usize::from(!body.built_in));
+        self.custom_roles = self.custom_roles.saturating_sub(usize::from(!body.is_built_in()));
     }
 
     /// One more deny assignment, or another in the place of one with its name.
-    pub fn insert_deny_assignment(&mut self, body: &DenyAssignmentBody) {
+    pub fn insert_deny_assignment(&mut self, body: &DenyAssignment) {
         let scope = folded_scope(&body.scope.value);
-        let name = body.name.as_ref().map(|name| folded_id(&name.value)).unwrap_or_default();
+        let name = folded_id(&body.name.value);
         if let Some(display) = &body.deny_assignment_name {
             self.deny_names
                 .entry((scope.clone(), folded_text(&display.value)))
@@ -118,11 +129,11 @@ impl Existing {
 
     // --- look-ups ---
 
-    pub(super) fn assignment(&self, name: &str) -> Option<&RoleAssignmentBody> {
+    pub(super) fn assignment(&self, name: &str) -> Option<&RoleAssignment> {
         self.assignments.get(&folded_id(name))
     }
 
-    pub(super) fn assignments(&self) -> impl Iterator<Item = &RoleAssignmentBody> {
+    pub(super) fn assignments(&self) -> impl Iterator<Item = &RoleAssignment> {
         self.assignments.values()
     }
 
@@ -135,7 +146,7 @@ impl Existing {
         self.counts.get(holder).copied().unwrap_or_default()
     }
 
-    pub(super) fn role(&self, id: &str) -> Option<&RoleDefinitionBody> {
+    pub(super) fn role(&self, id: &str) -> Option<&RoleDefinition> {
         self.roles.get(&folded_id(id))
     }
 
@@ -164,9 +175,8 @@ impl Hierarchy {
     pub fn of(documents: &Documents) -> Self {
         let mut hierarchy = Self::default();
         for group in &documents.management_groups {
-            if let Some(parent) = &group.parent {
-                hierarchy.put_management_group(&group.name.value, &parent.value);
-            }
+            let parent = group.parent.as_ref().map(|parent| parent.value.to_ascii_lowercase());
+            hierarchy.management_groups.insert(group.name.value.to_ascii_lowercase(), parent);
         }
         for subscription in &documents.subscriptions {
             hierarchy.put_subscription(&subscription.id.value, &subscription.parent.value);
@@ -176,7 +186,7 @@ impl Hierarchy {
 
     /// A management group hangs in another.
     pub fn put_management_group(&mut self, name: &str, parent: &str) {
-        self.management_groups.insert(name.to_ascii_lowercase(), parent.to_ascii_lowercase());
+        self.management_groups.insert(name.to_ascii_lowercase(), Some(parent.to_ascii_lowercase()));
     }
 
     /// A subscription hangs in a management group.
@@ -186,26 +196,37 @@ impl Hierarchy {
 
     /// The applies-to rule of section 1.6, all four parts. A missing link is no link.
     pub fn applies(&self, above: Scope<'_>, below: Scope<'_>) -> bool {
+        self.reach(above, below) == Reach::Yes
+    }
+
+    pub(super) fn reach(&self, above: Scope<'_>, below: Scope<'_>) -> Reach {
         if above.contains(&below) {
-            return true;
+            return Reach::Yes;
         }
         let (ScopeKind::ManagementGroup, Some(above)) = (above.kind(), above.management_group()) else {
-            return false;
+            return Reach::No;
         };
         let above = above.to_ascii_lowercase();
-        let mut next = match below.subscription() {
-            Some(id) => self.subscriptions.get(&id.to_ascii_lowercase()).cloned(),
-            None => below.management_group().map(str::to_ascii_lowercase),
+        let mut next = match (below.subscription(), below.management_group()) {
+            (Some(id), _) => match self.subscriptions.get(&id.to_ascii_lowercase()) {
+                Some(group) => group.clone(),
+                None => return Reach::Unknown,
+            },
+            (None, Some(group)) => group.to_ascii_lowercase(),
+            (None, None) => return Reach::No,
         };
         // Each step takes another link; a circle runs out of them.
         for _ in 0..=self.management_groups.len() {
-            match next {
-                Some(group) if group == above => return true,
-                Some(group) => next = self.management_groups.get(&group).cloned(),
-                None => return false,
+            if next == above {
+                return Reach::Yes;
             }
+            next = match self.management_groups.get(&next) {
+                Some(Some(group)) => group.clone(),
+                Some(None) => return Reach::No,
+                None => return Reach::Unknown,
+            };
         }
-        false
+        Reach::Unknown
     }
 }
 
@@ -219,7 +240,7 @@ impl Holder {
     }
 }
 
-pub(super) fn triple(body: &RoleAssignmentBody) -> Triple {
+pub(super) fn triple(body: &RoleAssignment) -> Triple {
     (
         PrincipalId::new(&body.principal_id.value).to_string(),
         folded_id(&body.role_definition_id.value),

@@ -1,28 +1,28 @@
 //! The rules themselves.
 
 use std::fmt;
+use std::ops::Range;
 
-use super::existing::{Holder, folded_id, folded_scope, triple};
-use super::{
-    DenyAssignmentBody, Existing, Limits, PermissionBody, PrincipalBody, RoleAssignmentBody,
-    RoleDefinitionBody,
+use super::existing::{Holder, Reach, folded_id, folded_scope, triple};
+use super::{Existing, Limits};
+use crate::condition::ast::{Expression, ExpressionKind};
+use crate::condition::{self, CONDITION_VERSION, Diagnostic, Extensions, Family, Mode};
+use crate::model::{
+    ALL_PRINCIPALS, At, ConditionText, DenyAssignment, Guid, Location, Locator, PermissionBlock, PrincipalId,
+    Problem, RoleAssignment, RoleDefinition, Schedule, ScheduleKind, Scope, ScopeKind, Severity, Spanned,
 };
-use crate::model::{ALL_PRINCIPALS, At, Guid, PrincipalId, Problem, Scope, ScopeKind, Spanned};
 
 /// Owner and User Access Administrator: of these, a subscription keeps one (section 1.8).
 const RBAC_ADMINS: [&str; 2] =
     ["8e3af657-a8ff-443c-a75c-2fe8c4bcb635", "18d7d88d-d35e-4fb5-a5c3-7773c20a72d9"];
-
-/// The only version (section 3.7).
-const CONDITION_VERSION: &str = "2.0";
 
 /// How writes are judged.
 #[derive(Clone, Copy)]
 pub struct Judge<'a> {
     /// How much of each there may be.
     pub limits: Limits,
-    /// Reads a condition as an author writes it; the error says what is wrong with it.
-    pub condition: &'a dyn Fn(&str) -> Result<ConditionFacts, String>,
+    /// Which operators conditions may have.
+    pub extensions: Extensions,
     /// Whether the directory knows a principal. Asked only where the writer does not say what it is.
     pub principal_exists: &'a dyn Fn(PrincipalId<'_>) -> bool,
     /// Whether the author may do an action at a scope: a custom role is written at each of its assignable
@@ -31,29 +31,33 @@ pub struct Judge<'a> {
     /// Whether [`Existing`] holds every role there is, so that one it lacks does not exist. Exports usually
     /// leave the built-in ones out.
     pub roles_complete: bool,
-    /// Whose deny assignments are judged.
-    pub deny_origin: Origin,
-}
-
-/// What a condition says about itself, as far as a write must know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ConditionFacts {
-    /// Whether it has an operator of the GUID family.
-    pub guid_operators: bool,
+    /// Whether the hierarchy of [`Existing`] says where everything hangs, so that a link it lacks is none. Where
+    /// it may be missing, a role that would need the link is told of and let pass.
+    pub hierarchy_complete: bool,
 }
 
 /// Who makes a deny assignment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Origin {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin<'a> {
     /// Somebody: the narrow rules of the preview API hold.
-    #[default]
-    User,
+    User(DenyRequest<'a>),
     /// Azure, for deployment stacks, managed applications and blueprints.
     Azure,
 }
 
+/// What the request for a deny assignment says and its document does not keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DenyRequest<'a> {
+    /// `isSystemProtected`.
+    pub is_system_protected: bool,
+    /// `type` of the first of `principals`.
+    pub principal_type: Option<&'a str>,
+    /// Whether `excludePrincipals` is given and empty, which is not the same as left out.
+    pub excludes_nobody: bool,
+}
+
 /// A write that is accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Written<T> {
     /// What it does.
     pub effect: Effect,
@@ -81,9 +85,29 @@ pub enum Deleted {
     Nothing,
 }
 
-/// Everything that is wrong with a write, each with its place; the first is what the service would say.
+/// Everything that is wrong with a write; the first error is what the service would say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Findings(Vec<(At, Problem)>);
+pub struct Findings(Vec<Finding>);
+
+/// One thing that is wrong with a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What.
+    pub problem: Problem,
+    /// The value at fault, or the whole document.
+    pub at: At,
+    /// The part of the value, where it is long.
+    pub part: Option<Part>,
+}
+
+/// A part of a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The whole value.
+    pub text: String,
+    /// The part of it, in bytes.
+    pub range: Range<usize>,
+}
 
 // === impls ===
 
@@ -91,26 +115,29 @@ impl fmt::Debug for Judge<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Judge")
             .field("limits", &self.limits)
+            .field("extensions", &self.extensions)
             .field("roles_complete", &self.roles_complete)
-            .field("deny_origin", &self.deny_origin)
+            .field("hierarchy_complete", &self.hierarchy_complete)
             .finish_non_exhaustive()
     }
 }
 
-impl<'a> Judge<'a> {
-    /// With Azure's limits, a directory and an author about whom nothing is known, and roles that may be
-    /// missing.
-    pub fn new(condition: &'a dyn Fn(&str) -> Result<ConditionFacts, String>) -> Self {
+impl Default for Judge<'_> {
+    /// With Azure's limits and operators, a directory and an author about whom nothing is known, and roles that
+    /// may be missing.
+    fn default() -> Self {
         Self {
             limits: Limits::AZURE,
-            condition,
+            extensions: Extensions::default(),
             principal_exists: &|_| true,
             author_may: &|_, _| true,
             roles_complete: false,
-            deny_origin: Origin::User,
+            hierarchy_complete: true,
         }
     }
+}
 
+impl Judge<'_> {
     // --- role assignments ---
 
     /// `PUT` of a role assignment (sections 1.2, 1.7 and 1.8).
@@ -121,8 +148,8 @@ impl<'a> Judge<'a> {
     pub fn put_role_assignment(
         &self,
         existing: &Existing,
-        body: &RoleAssignmentBody,
-    ) -> Result<Written<RoleAssignmentBody>, Findings> {
+        body: &RoleAssignment,
+    ) -> Result<Written<RoleAssignment>, Findings> {
         let mut findings = Findings::default();
         if Guid::parse(&body.name.value).is_none() {
             findings.add(&body.name, "name", "InvalidRoleAssignmentName", "the name is no GUID");
@@ -134,7 +161,7 @@ impl<'a> Judge<'a> {
             findings.add(&body.role_definition_id, "roleDefinitionId", "RoleDefinitionDoesNotExist", message);
         }
         if let (Some(role), Some(scope)) = (role, scope) {
-            self.may_stand_at(existing, role, scope, body, &mut findings);
+            self.may_stand_at(existing, role, scope, &body.scope, &mut findings);
         }
         let principal = &body.principal_id;
         if principal.value.is_empty()
@@ -155,8 +182,8 @@ impl<'a> Judge<'a> {
             );
             findings.add_long(description, "description", "InvalidRoleAssignment", message);
         }
-        let condition =
-            self.condition(body.condition.as_ref(), body.condition_version.as_ref(), &mut findings);
+        let condition = self.condition(body.condition.as_ref(), "condition", &mut findings);
+        grants_nothing(condition.as_ref(), role, &mut findings);
 
         let before = existing.assignment(&body.name.value);
         let triple = triple(body);
@@ -173,30 +200,17 @@ impl<'a> Judge<'a> {
                 let message = format!(
                     "role assignment `{name}` gives the same role to the same principal at the same scope"
                 );
-                findings.put(body.at, Problem::error("RoleAssignmentExists", message));
+                findings.put(body.name.at, Problem::error("RoleAssignmentExists", message));
             } else if before.is_none() {
                 self.assignments_left(existing, &body.scope, &mut findings);
             }
         }
-        findings.none()?;
-
-        let mut warnings = Findings::default();
-        if let (Some((_, facts)), Some(role)) = (&condition, role)
-            && facts.guid_operators
-            && has_storage_data_actions(role)
-        {
-            let message = "a condition with GUID operators on a role with `Microsoft.Storage` data actions is not \
-                           supported: the role assignment grants nothing";
-            warnings.put(body.at, Problem::warning("InvalidCondition", message).field("condition"));
-        }
-        let stored = RoleAssignmentBody {
+        let warnings = findings.warnings()?;
+        let stored = RoleAssignment {
             name: respell(&body.name, folded_id(&body.name.value)),
             scope: respell(&body.scope, scope.map_or_else(String::new, |scope| scope.as_str().to_owned())),
             role_definition_id: respell(&body.role_definition_id, folded_id(&body.role_definition_id.value)),
-            condition: condition.as_ref().map(|(text, _)| (*text).clone()),
-            condition_version: condition
-                .as_ref()
-                .map(|(text, _)| version(text, body.condition_version.as_ref())),
+            condition: condition.map(|condition| condition.stored),
             ..body.clone()
         };
         Ok(Written { effect: if same { Effect::Update } else { Effect::Create }, stored, warnings })
@@ -206,30 +220,43 @@ impl<'a> Judge<'a> {
     fn may_stand_at(
         &self,
         existing: &Existing,
-        role: &RoleDefinitionBody,
+        role: &RoleDefinition,
         scope: Scope<'_>,
-        body: &RoleAssignmentBody,
+        place: &Spanned<String>,
         findings: &mut Findings,
     ) {
-        let assignable = role.assignable_scopes.iter().filter_map(|above| Scope::parse(&above.value).ok());
-        if !assignable.into_iter().any(|above| existing.hierarchy.applies(above, scope)) {
-            let message = format!("role `{}` cannot be assigned at `{scope}`", role.role_name.value);
-            let problem =
-                Problem::error("RoleAssignmentScopeNotAssignableToRoleDefinition", message).help(format!(
-                    "its assignable scopes are {}",
-                    listed(role.assignable_scopes.iter().map(|scope| scope.value.as_str()))
-                ));
-            findings.put(body.scope.at, problem.field("scope").value(&body.scope.value));
+        let code = "RoleAssignmentScopeNotAssignableToRoleDefinition";
+        let name = &role.role_name.value;
+        let reaches: Vec<Reach> = role
+            .assignable_scopes
+            .iter()
+            .filter_map(|above| Scope::parse(&above.value).ok())
+            .map(|above| existing.hierarchy.reach(above, scope))
+            .collect();
+        if reaches.contains(&Reach::Yes) {
+            // It may.
+        } else if !self.hierarchy_complete && reaches.contains(&Reach::Unknown) {
+            let message = format!(
+                "whether role `{name}` can be assigned at `{scope}` cannot be told: nothing says where that hangs"
+            );
+            let help = "add the management groups and subscriptions to the documents";
+            let problem = Problem::warning(code, message).help(help);
+            findings.put(place.at, problem.field("scope").value(&place.value));
+        } else {
+            let message = format!("role `{name}` cannot be assigned at `{scope}`");
+            let problem = Problem::error(code, message).help(format!(
+                "its assignable scopes are {}",
+                listed(role.assignable_scopes.iter().map(|scope| scope.value.as_str()))
+            ));
+            findings.put(place.at, problem.field("scope").value(&place.value));
         }
         let has_data_actions = role.permissions.iter().any(|entry| !entry.data_actions.is_empty());
-        if !role.built_in && has_data_actions && scope.kind() == ScopeKind::ManagementGroup {
-            let message = format!(
-                "custom role `{}` has data actions and cannot be assigned at a management group",
-                role.role_name.value
-            );
+        if !role.is_built_in() && has_data_actions && scope.kind() == ScopeKind::ManagementGroup {
+            let message =
+                format!("custom role `{name}` has data actions and cannot be assigned at a management group");
             let problem = Problem::error("DataActionsNotAllowedAtManagementGroup", message)
                 .help("assign it at the subscriptions below");
-            findings.put(body.scope.at, problem.field("scope").value(&body.scope.value));
+            findings.put(place.at, problem.field("scope").value(&place.value));
         }
     }
 
@@ -263,17 +290,16 @@ impl<'a> Judge<'a> {
         by_global_administrator: bool,
     ) -> Result<Deleted, Findings> {
         let mut findings = Findings::default();
-        let here = findings.scope(scope);
-        findings.none()?;
-        let found = existing.assignment(&name.value).filter(|found| {
-            here.is_some_and(|here| folded_scope(&found.scope.value) == folded_scope(here.as_str()))
-        });
+        let Some(here) = findings.scope(scope) else { return Err(findings) };
+        let found = existing
+            .assignment(&name.value)
+            .filter(|found| folded_scope(&found.scope.value) == folded_scope(here.as_str()));
         let Some(found) = found else { return Ok(Deleted::Nothing) };
-        let is_admin = |body: &RoleAssignmentBody| {
+        let is_admin = |body: &RoleAssignment| {
             RBAC_ADMINS.contains(&folded_id(&body.role_definition_id.value).as_str())
                 && folded_scope(&body.scope.value) == folded_scope(&found.scope.value)
         };
-        if here.is_some_and(|here| here.kind() == ScopeKind::Subscription)
+        if here.kind() == ScopeKind::Subscription
             && !by_global_administrator
             && is_admin(found)
             && existing.assignments().filter(|body| is_admin(body)).count() <= 1
@@ -285,7 +311,7 @@ impl<'a> Judge<'a> {
                 "cannot delete the last RBAC admin assignment",
             );
         }
-        findings.none().map(|()| Deleted::Existing)
+        findings.warnings().map(|_| Deleted::Existing)
     }
 
     // --- role definitions ---
@@ -298,8 +324,8 @@ impl<'a> Judge<'a> {
     pub fn put_role_definition(
         &self,
         existing: &Existing,
-        body: &RoleDefinitionBody,
-    ) -> Result<Written<RoleDefinitionBody>, Findings> {
+        body: &RoleDefinition,
+    ) -> Result<Written<RoleDefinition>, Findings> {
         let mut findings = Findings::default();
         let invalid = "InvalidRoleDefinition";
         let id = folded_id(&body.id.value);
@@ -307,7 +333,7 @@ impl<'a> Judge<'a> {
             findings.add(&body.id, "id", invalid, "the id does not end in a GUID");
         }
         let before = existing.role(&body.id.value);
-        if body.built_in || before.is_some_and(|before| before.built_in) {
+        if before.is_some_and(RoleDefinition::is_built_in) {
             findings.add(&body.id, "id", invalid, "a built-in role cannot be written");
         }
         let name = &body.role_name;
@@ -339,22 +365,22 @@ impl<'a> Judge<'a> {
                 format!("the tenant has {} custom roles, which is the limit", self.limits.custom_roles);
             findings.put(body.at, Problem::error("RoleDefinitionLimitExceeded", message));
         }
-        findings.none()?;
+        let warnings = findings.warnings()?;
 
         let normal = |scope: &Spanned<String>| {
             let text = Scope::parse(&scope.value).map(|scope| scope.as_str().to_owned());
             respell(scope, text.unwrap_or_default())
         };
-        let stored = RoleDefinitionBody {
+        let stored = RoleDefinition {
             id: respell(&body.id, id),
             assignable_scopes: body.assignable_scopes.iter().map(normal).collect(),
             ..body.clone()
         };
         let effect = if before.is_some() { Effect::Update } else { Effect::Create };
-        Ok(Written { effect, stored, warnings: Findings::default() })
+        Ok(Written { effect, stored, warnings })
     }
 
-    fn permissions(&self, body: &RoleDefinitionBody, findings: &mut Findings) {
+    fn permissions(&self, body: &RoleDefinition, findings: &mut Findings) {
         for (index, entry) in body.permissions.iter().enumerate() {
             for (list, patterns) in entry.lists() {
                 for (position, pattern) in patterns.iter().enumerate() {
@@ -368,17 +394,17 @@ impl<'a> Judge<'a> {
                 let field = format!("permissions[{index}].condition");
                 let message = "only built-in roles have conditions in their permissions";
                 let problem = Problem::error("InvalidCondition", message).field(field);
-                findings.put(condition.at, problem.help("put the condition on the role assignment"));
+                findings.put(condition.text.at, problem.help("put the condition on the role assignment"));
             }
         }
-        let grants = |entry: &PermissionBody| !entry.actions.is_empty() || !entry.data_actions.is_empty();
+        let grants = |entry: &PermissionBlock| !entry.actions.is_empty() || !entry.data_actions.is_empty();
         if !body.permissions.iter().any(grants) {
             let message = "the role has neither actions nor data actions";
             findings.put(body.at, Problem::error("InvalidRoleDefinition", message).field("permissions"));
         }
     }
 
-    fn assignable_scopes(&self, body: &RoleDefinitionBody, findings: &mut Findings) {
+    fn assignable_scopes(&self, body: &RoleDefinition, findings: &mut Findings) {
         let code = "InvalidAssignableScope";
         let scopes = &body.assignable_scopes;
         if scopes.is_empty() {
@@ -443,7 +469,7 @@ impl<'a> Judge<'a> {
         id: &Spanned<String>,
     ) -> Result<Deleted, Findings> {
         let mut findings = Findings::default();
-        if existing.role(&id.value).is_some_and(|role| role.built_in) {
+        if existing.role(&id.value).is_some_and(RoleDefinition::is_built_in) {
             findings.add(id, "id", "InvalidRoleDefinition", "a built-in role cannot be deleted");
         }
         let folded = folded_id(&id.value);
@@ -455,7 +481,7 @@ impl<'a> Judge<'a> {
             let assignments = if uses == 1 { "role assignment uses" } else { "role assignments use" };
             findings.add(id, "id", "RoleDefinitionHasAssignments", format!("{uses} {assignments} the role"));
         }
-        findings.none()?;
+        findings.warnings()?;
         Ok(if existing.role(&id.value).is_some() { Deleted::Existing } else { Deleted::Nothing })
     }
 
@@ -469,26 +495,29 @@ impl<'a> Judge<'a> {
     pub fn put_deny_assignment(
         &self,
         existing: &Existing,
-        body: &DenyAssignmentBody,
-    ) -> Result<Written<DenyAssignmentBody>, Findings> {
+        body: &DenyAssignment,
+        by: Origin<'_>,
+    ) -> Result<Written<DenyAssignment>, Findings> {
         let mut findings = Findings::default();
         let code = "InvalidDenyAssignment";
-        let name = body.name.as_ref().map(|name| folded_id(&name.value));
-        if let Some(given) = &body.name
+        // The service makes a name where there is none.
+        let name = Some(&body.name).filter(|name| !name.value.is_empty());
+        if let Some(given) = name
             && Guid::parse(&given.value).is_none()
         {
             findings.add(given, "name", code, "the name is no GUID");
         }
         let scope = findings.scope(&body.scope);
-        let before = body.name.as_ref().and_then(|name| existing.deny_scope(&name.value));
-        if let (Some(given), Some(before)) = (&body.name, before)
+        let before = name.and_then(|name| existing.deny_scope(&name.value));
+        if let (Some(given), Some(before)) = (name, before)
             && before != folded_scope(&body.scope.value)
         {
-            findings.add(given, "name", code, format!("a deny assignment at `{before}` has this name"));
+            let message = format!("a deny assignment at `{before}` has this name");
+            findings.add(given, "name", "DuplicateDenyAssignment", message);
         }
         if let Some(display) = &body.deny_assignment_name
             && let Some(other) = existing.deny_named(&body.scope.value, &display.value)
-            && name.as_deref() != Some(other)
+            && name.map(|name| folded_id(&name.value)).as_deref() != Some(other)
         {
             let message = "another deny assignment at this scope has the same display name";
             findings.add(display, "denyAssignmentName", code, message);
@@ -498,37 +527,80 @@ impl<'a> Judge<'a> {
             let message = "the deny assignment has neither actions nor data actions";
             findings.put(body.at, Problem::error(code, message).field("permissions"));
         }
-        if self.deny_origin == Origin::User {
-            deny_by_user(body, &mut findings);
+        if let Origin::User(request) = by {
+            deny_by_user(body, request, &mut findings);
         }
-        let condition =
-            self.condition(body.condition.as_ref(), body.condition_version.as_ref(), &mut findings);
-        findings.none()?;
-        let stored = DenyAssignmentBody {
-            name: body.name.as_ref().map(|given| respell(given, folded_id(&given.value))),
+        let condition = self.condition(body.condition.as_ref(), "condition", &mut findings);
+        for (index, entry) in body.permissions.iter().enumerate() {
+            let field = format!("permissions[{index}].condition");
+            self.condition(entry.condition.as_ref(), &field, &mut findings);
+        }
+        let warnings = findings.warnings()?;
+        let stored = DenyAssignment {
+            name: respell(&body.name, folded_id(&body.name.value)),
             scope: respell(&body.scope, scope.map_or_else(String::new, |scope| scope.as_str().to_owned())),
-            condition: condition.as_ref().map(|(text, _)| (*text).clone()),
-            condition_version: condition
-                .as_ref()
-                .map(|(text, _)| version(text, body.condition_version.as_ref())),
+            condition: condition.map(|condition| condition.stored),
             ..body.clone()
         };
         let effect = if before.is_some() { Effect::Update } else { Effect::Create };
-        Ok(Written { effect, stored, warnings: Findings::default() })
+        Ok(Written { effect, stored, warnings })
     }
 
-    fn deny_principals(&self, body: &DenyAssignmentBody, findings: &mut Findings) {
+    fn deny_principals(&self, body: &DenyAssignment, findings: &mut Findings) {
         let code = "InvalidDenyAssignment";
         if body.principals.is_empty() {
             let message = "the deny assignment names no principal";
             findings.put(body.at, Problem::error(code, message).field("principals"));
         }
-        for (index, excluded) in body.exclude_principals.iter().flatten().enumerate() {
+        for (index, excluded) in body.exclude_principals.iter().enumerate() {
             if is_everyone(excluded) {
                 let field = format!("excludePrincipals[{index}]");
-                findings.add(&excluded.id, field, code, "All Principals cannot be excluded");
+                findings.add(excluded, field, code, "All Principals cannot be excluded");
             }
         }
+    }
+
+    // --- schedules ---
+
+    /// A schedule of PIM, active or eligible: who may be made eligible and where (section 5.2), and what holds
+    /// for every assignment of a role.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong.
+    pub fn put_schedule(&self, existing: &Existing, body: &Schedule) -> Result<Findings, Findings> {
+        let mut findings = Findings::default();
+        let scope = findings.scope(&body.scope);
+        let role = existing.role(&body.role_definition_id.value);
+        if let (Some(role), Some(scope)) = (role, scope) {
+            self.may_stand_at(existing, role, scope, &body.scope, &mut findings);
+        }
+        if body.kind == ScheduleKind::Eligible {
+            if let Some(kind) = &body.principal_type
+                && !["User", "Group", "Unknown"].iter().any(|may| kind.value.eq_ignore_ascii_case(may))
+            {
+                let message = format!("a `{}` cannot be eligible", kind.value);
+                let problem = Problem::error("EligiblePrincipalTypeNotAllowed", message)
+                    .help("only users and groups can; assign the role instead");
+                findings.put(kind.at, problem.field("principalType").value(&kind.value));
+            }
+            let wrong = match scope.map(|scope| scope.kind()) {
+                Some(ScopeKind::Resource) => Some("a single resource"),
+                Some(ScopeKind::Root) => Some("the tenant root"),
+                Some(ScopeKind::Provider) => Some("a resource provider"),
+                Some(ScopeKind::ManagementGroup | ScopeKind::Subscription | ScopeKind::ResourceGroup)
+                | None => None,
+            };
+            if let Some(wrong) = wrong {
+                let message = format!("nobody can be eligible at {wrong}");
+                let problem = Problem::error("EligibleScopeNotAllowed", message)
+                    .help("wanted a management group, a subscription or a resource group");
+                findings.put(body.scope.at, problem.field("scope").value(&body.scope.value));
+            }
+        }
+        let condition = self.condition(body.condition.as_ref(), "condition", &mut findings);
+        grants_nothing(condition.as_ref(), role, &mut findings);
+        findings.warnings()
     }
 
     // --- conditions ---
@@ -536,31 +608,57 @@ impl<'a> Judge<'a> {
     /// The condition to be stored (section 3.7); a version without condition is none, nor is white space.
     fn condition<'b>(
         &self,
-        text: Option<&'b Spanned<String>>,
-        version: Option<&Spanned<String>>,
+        condition: Option<&'b ConditionText>,
+        field: &str,
         findings: &mut Findings,
-    ) -> Option<(&'b Spanned<String>, ConditionFacts)> {
-        let code = "InvalidCondition";
-        let text = present(text)?;
-        if let Some(version) = present(version)
-            && version.value != CONDITION_VERSION
+    ) -> Option<Condition<'b>> {
+        let given = present(condition)?;
+        let version = given.version.as_ref();
+        if let Some(version) = version
+            && let Err(diagnostic) = condition::check_version(Some(&version.value))
         {
-            let message = format!("`{}` is no condition version; 2.0 is the only one", version.value);
-            findings.add(version, "conditionVersion", code, message);
+            // The one category of the language that has a code of its own (section 1.4).
+            let problem = Problem { code: "InvalidCondition", ..problem(diagnostic) };
+            findings.put(version.at, problem.field(format!("{field}Version")).value(&version.value));
         }
-        if text.value.len() > self.limits.condition_bytes {
-            let limit = self.limits.condition_bytes;
-            let message = format!("the condition has {} bytes; {limit} are allowed", text.value.len());
-            findings.add_long(text, "condition", code, message);
-            return None;
+        let parsed = condition::parse(&given.text.value, Mode::Author, self.extensions);
+        for diagnostic in parsed.diagnostics {
+            let range = diagnostic.span.clone();
+            findings.put_part(&given.text, range, problem(diagnostic).field(field));
         }
-        match (self.condition)(&text.value) {
-            Ok(facts) => Some((text, facts)),
-            Err(wrong) => {
-                findings.add_long(text, "condition", code, wrong);
-                None
-            }
+        let mut guid_operator = None;
+        find_guid_operator(&parsed.condition?.root, &mut guid_operator);
+        let stored = ConditionText {
+            text: given.text.clone(),
+            version: Some(Spanned::new(
+                CONDITION_VERSION.to_owned(),
+                version.map_or(given.text.at, |version| version.at),
+            )),
+        };
+        Some(Condition { text: &given.text, guid_operator, stored })
+    }
+}
+
+/// A condition that may be written.
+struct Condition<'b> {
+    text: &'b Spanned<String>,
+    /// Where its first operator of the GUID family stands.
+    guid_operator: Option<Range<usize>>,
+    stored: ConditionText,
+}
+
+impl Finding {
+    /// Where it stands.
+    pub fn place(&self, locator: &Locator<'_>) -> At {
+        match &self.part {
+            Some(part) => locator.within(self.at, &part.text, part.range.clone()),
+            None => self.at,
         }
+    }
+
+    /// Where it stands, for people.
+    pub fn location(&self, locator: &Locator<'_>) -> Option<Location> {
+        locator.locate(self.place(locator))
     }
 }
 
@@ -570,14 +668,15 @@ impl Findings {
         self.0.is_empty()
     }
 
-    /// The first: the one the service would give.
+    /// The first error: the one the service would give. Where there is none, the first warning.
     pub fn first(&self) -> Option<&Problem> {
-        self.0.first().map(|(_, problem)| problem)
+        let error = self.0.iter().find(|finding| finding.problem.severity == Severity::Error);
+        error.or_else(|| self.0.first()).map(|finding| &finding.problem)
     }
 
-    /// Each with its place.
-    pub fn iter(&self) -> impl Iterator<Item = (At, &Problem)> {
-        self.0.iter().map(|(at, problem)| (*at, problem))
+    /// One by one.
+    pub fn iter(&self) -> std::slice::Iter<'_, Finding> {
+        self.0.iter()
     }
 
     /// One more, at the value that is wrong.
@@ -603,7 +702,12 @@ impl Findings {
     }
 
     fn put(&mut self, at: At, problem: Problem) {
-        self.0.push((at, problem));
+        self.0.push(Finding { problem, at, part: None });
+    }
+
+    fn put_part(&mut self, value: &Spanned<String>, range: Range<usize>, problem: Problem) {
+        let part = Some(Part { text: value.value.clone(), range });
+        self.0.push(Finding { problem, at: value.at, part });
     }
 
     fn scope<'s>(&mut self, text: &'s Spanned<String>) -> Option<Scope<'s>> {
@@ -616,27 +720,37 @@ impl Findings {
         }
     }
 
-    /// Goes on when there is nothing to tell.
-    fn none(&mut self) -> Result<(), Self> {
-        if self.is_empty() { Ok(()) } else { Err(std::mem::take(self)) }
+    /// Goes on when nothing is refused.
+    fn warnings(self) -> Result<Self, Self> {
+        let refused = self.0.iter().any(|finding| finding.problem.severity == Severity::Error);
+        if refused { Err(self) } else { Ok(self) }
     }
 }
 
 impl IntoIterator for Findings {
-    type Item = (At, Problem);
-    type IntoIter = std::vec::IntoIter<(At, Problem)>;
+    type Item = Finding;
+    type IntoIter = std::vec::IntoIter<Finding>;
 
     fn into_iter(self) -> Self::IntoIter {
         self.0.into_iter()
     }
 }
 
+impl<'a> IntoIterator for &'a Findings {
+    type Item = &'a Finding;
+    type IntoIter = std::slice::Iter<'a, Finding>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
 // === helpers ===
 
 /// What only deny assignments that users make must keep (section 1.3, the preview API).
-fn deny_by_user(body: &DenyAssignmentBody, findings: &mut Findings) {
+fn deny_by_user(body: &DenyAssignment, request: DenyRequest<'_>, findings: &mut Findings) {
     let code = "InvalidDenyAssignment";
-    if body.is_system_protected {
+    if request.is_system_protected {
         let message = "only Azure makes system-protected deny assignments";
         findings.put(body.at, Problem::error(code, message).field("isSystemProtected"));
     }
@@ -644,8 +758,7 @@ fn deny_by_user(body: &DenyAssignmentBody, findings: &mut Findings) {
         let message = "`doNotApplyToChildScopes` is not supported";
         findings.put(body.at, Problem::error(code, message).field("doNotApplyToChildScopes"));
     }
-    let excluded = body.exclude_principals.as_deref();
-    if excluded.is_some_and(<[_]>::is_empty) {
+    if request.excludes_nobody {
         let message = "the list of excluded principals is empty";
         let problem = Problem::error(code, message).field("excludePrincipals");
         findings.put(body.at, problem.help("leave it out or name somebody"));
@@ -654,23 +767,22 @@ fn deny_by_user(body: &DenyAssignmentBody, findings: &mut Findings) {
         // Told already.
         [] => {}
         [everyone] if is_everyone(everyone) => {
-            if excluded.is_none() {
+            if body.exclude_principals.is_empty() && !request.excludes_nobody {
                 let message = "a deny assignment for All Principals must exclude somebody";
                 findings.put(body.at, Problem::error(code, message).field("excludePrincipals"));
             }
         }
         [one] => {
-            let kind = one.principal_type.as_ref().map(|kind| kind.value.as_str());
-            if kind.is_some_and(|kind| {
+            if request.principal_type.is_some_and(|kind| {
                 !kind.eq_ignore_ascii_case("User") && !kind.eq_ignore_ascii_case("ServicePrincipal")
             }) {
                 let message = "a deny assignment is for All Principals, one user or one service principal";
-                findings.add(&one.id, "principals[0]", code, message);
+                findings.add(one, "principals[0]", code, message);
             }
         }
         [_, second, ..] => {
             let message = "a deny assignment is for All Principals or exactly one principal";
-            findings.add(&second.id, "principals[1]", code, message);
+            findings.add(second, "principals[1]", code, message);
         }
     }
     for (index, entry) in body.permissions.iter().enumerate() {
@@ -702,8 +814,8 @@ fn denies_reading(pattern: &str, exempt: &[Spanned<String>]) -> bool {
         && !exempt.iter().any(|pattern| matches!(pattern.value.to_ascii_lowercase().as_str(), "*/read" | "*"))
 }
 
-fn is_everyone(principal: &PrincipalBody) -> bool {
-    PrincipalId::new(&principal.id.value) == PrincipalId::Guid(ALL_PRINCIPALS)
+fn is_everyone(principal: &Spanned<String>) -> bool {
+    PrincipalId::new(&principal.value) == PrincipalId::Guid(ALL_PRINCIPALS)
 }
 
 /// What keeps a text from being an action of a new custom role (section 1.4). The matcher takes more.
@@ -720,7 +832,7 @@ fn wrong_pattern(pattern: &str) -> Option<String> {
 }
 
 /// "A role with Storage data actions" (section 10, row 7).
-fn has_storage_data_actions(role: &RoleDefinitionBody) -> bool {
+fn has_storage_data_actions(role: &RoleDefinition) -> bool {
     let prefix = "Microsoft.Storage/";
     let is_storage = |pattern: &Spanned<String>| {
         pattern.value.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
@@ -728,12 +840,41 @@ fn has_storage_data_actions(role: &RoleDefinitionBody) -> bool {
     role.permissions.iter().flat_map(|entry| &entry.data_actions).any(is_storage)
 }
 
-fn present(text: Option<&Spanned<String>>) -> Option<&Spanned<String>> {
-    text.filter(|text| !text.value.trim().is_empty())
+/// A condition with operators for GUIDs, on a role with Storage data actions: the service takes it, and grants
+/// nothing (section 3.7).
+fn grants_nothing(condition: Option<&Condition<'_>>, role: Option<&RoleDefinition>, findings: &mut Findings) {
+    if let Some(Condition { text, guid_operator: Some(operator), .. }) = condition
+        && role.is_some_and(has_storage_data_actions)
+    {
+        let message = "GUID operators are not supported in conditions on a role with `Microsoft.Storage` data \
+                       actions: the assignment grants nothing";
+        let problem = Problem::warning("guid_operator_on_storage_role", message)
+            .field("condition")
+            .help("compare the ids as text, with `StringEqualsIgnoreCase`");
+        findings.put_part(text, operator.clone(), problem);
+    }
 }
 
-fn version(condition: &Spanned<String>, given: Option<&Spanned<String>>) -> Spanned<String> {
-    Spanned::new(CONDITION_VERSION.to_owned(), given.map_or(condition.at, |given| given.at))
+fn find_guid_operator(expression: &Expression, found: &mut Option<Range<usize>>) {
+    if let ExpressionKind::Comparison(comparison) = &expression.kind
+        && comparison.operator.family() == Family::Guid
+        && found.is_none()
+    {
+        *found = Some(comparison.operator_span.clone());
+    }
+    // The parser bounds the nesting.
+    for part in expression.children() {
+        find_guid_operator(part, found);
+    }
+}
+
+fn problem(diagnostic: Diagnostic) -> Problem {
+    let Diagnostic { severity, code, message, help, .. } = diagnostic;
+    Problem { severity, help, ..Problem::error(code, message) }
+}
+
+fn present(condition: Option<&ConditionText>) -> Option<&ConditionText> {
+    condition.filter(|condition| !condition.text.value.trim().is_empty())
 }
 
 fn respell(given: &Spanned<String>, value: String) -> Spanned<String> {

@@ -1,4 +1,4 @@
-//! The limits of section 1.7.
+//! The limits of section 1.7. That of conditions is their parser's.
 
 /// How much of each there may be. [`Limits::AZURE`] is the service's own; other clouds and tests override.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,8 +17,6 @@ pub struct Limits {
     pub assignable_scopes: usize,
     /// Bytes of a role assignment's description.
     pub assignment_description_bytes: usize,
-    /// Bytes of a condition.
-    pub condition_bytes: usize,
 }
 
 impl Limits {
@@ -31,7 +29,6 @@ impl Limits {
         role_description_characters: 2_048,
         assignable_scopes: 2_000,
         assignment_description_bytes: 2 * 1_024,
-        condition_bytes: 8 * 1_024,
     };
 
     /// Azure operated by 21Vianet.

@@ -144,7 +144,7 @@ const fn stop(reason: Reason) -> AgentStop {
     }
 }
 
-/// The steps of the cell of section 6.3: those taken, the one that is waited for, those behind it.
+/// The steps of the cell of section 6.3: those taken, the one that comes next, those behind it.
 fn ordered(mode: Mode, agent_may: bool, flow: &Flow) -> Vec<Step> {
     let kind = |step: &FlowStep| match step {
         FlowStep::ApprovalPrompt => StepKind::ApprovalPrompt,
@@ -154,7 +154,8 @@ fn ordered(mode: Mode, agent_may: bool, flow: &Flow) -> Vec<Step> {
     };
     let waiting = matches!(flow.outcome, Outcome::Waiting(_));
     let last = flow.steps.len().saturating_sub(1);
-    let state = |position| if waiting && position == last { StepState::Next } else { StepState::Done };
+    let ends = matches!(flow.outcome, Outcome::Refused(_));
+    let state = |position| if position == last && !ends { StepState::Next } else { StepState::Done };
     let mut all: Vec<Step> =
         flow.steps.iter().enumerate().map(|(at, step)| Step::new(kind(step), state(at))).collect();
     if let (true, Some(action)) = (waiting, flow.kind) {

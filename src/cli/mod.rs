@@ -11,12 +11,13 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{self, Config, ServeArgs};
 
-mod check;
+mod ask;
 mod completions;
 mod report;
 mod serve;
 mod validate;
 
+use ask::check;
 pub(crate) use serve::print_refused;
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("POSTERN_COMMIT"), ")");
@@ -44,7 +45,7 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Ask one question, of a policy directory or of a running sidecar
     #[command(after_help = check::EXAMPLES)]
-    Check(check::CheckArgs),
+    Check(Box<check::CheckArgs>),
     /// Say everything that is wrong with a policy directory
     #[command(after_help = validate::EXAMPLES)]
     Validate(validate::ValidateArgs),

@@ -1,14 +1,16 @@
-//! `postern validate`.
+//! `postern validate`: everything that `serve` would tell, and what the service would refuse if the documents were
+//! written now.
 
 use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use crate::documents::Lenience;
+use crate::authoring::Judge;
+use crate::documents::{self, Lenience};
 use crate::model::{Problems, Severity, Wildcards};
-use crate::policy::{CompileOptions, Counts};
-use crate::source::dir::{self, LoadOptions, Loaded, Refused};
+use crate::policy::{CompileOptions, Counts, Policy};
+use crate::source::dir::LoadOptions;
 
 use super::{Exit, print, print_error, print_json, report};
 
@@ -16,6 +18,10 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   postern validate examples/contoso
   postern validate --lenient exports/ --json | jq '.problems[].message'
+
+Refused is what `serve` refuses, and what Azure refuses to write today: beyond a limit, a name that is taken,
+a scope that the role is not for, an ambiguous condition. `serve` takes those: stored data may be older than
+the rules.
 
 Exit codes: 0 valid (with warnings or without), 1 refused, 2 wrong usage.";
 
@@ -82,22 +88,39 @@ impl HowToLoad {
     }
 }
 
+/// What became of a directory.
+struct Validated {
+    /// `None` when there are errors.
+    policy: Option<Policy>,
+    problems: Problems,
+    files: usize,
+}
+
+fn validate(arguments: &ValidateArgs) -> Validated {
+    let options = arguments.how.options();
+    let (documents, mut problems) = documents::load(&arguments.policy, options.lenience);
+    let files = documents.files.len();
+    let policy = if problems.has_errors() {
+        None
+    } else {
+        Policy::compile(&documents, options.compile).map_err(|more| problems.extend(more)).ok()
+    };
+    // Exports of one subscription do not say what lies above it.
+    let judge = Judge { hierarchy_complete: false, ..Judge::default() };
+    let problems = judge.judge_all(&documents, &problems);
+    Validated { policy: policy.filter(|_| !problems.has_errors()), problems, files }
+}
+
 pub(super) fn run(arguments: &ValidateArgs) -> Exit {
-    let loaded = dir::load(&arguments.policy, arguments.how.options());
-    let exit = if loaded.is_ok() { Exit::Yes } else { Exit::Failed };
+    let Validated { policy, problems, files } = validate(arguments);
+    let exit = if policy.is_some() { Exit::Yes } else { Exit::Failed };
     if arguments.json {
-        let (contents, problems, files) = match &loaded {
-            Ok(Loaded { policy, warnings, files }) => {
-                (Some(Contents::new(policy.digest(), policy.counts())), warnings, *files)
-            }
-            Err(Refused { problems, files }) => (None, problems, *files),
-        };
         let outcome = Outcome {
-            valid: loaded.is_ok(),
+            valid: policy.is_some(),
             errors: problems.count(Severity::Error),
             warnings: problems.count(Severity::Warning),
             files,
-            policy: contents,
+            policy: policy.as_ref().map(|policy| Contents::new(policy.digest(), policy.counts())),
             problems: problems.iter().collect(),
         };
         if let Err(error) = print_json(&outcome) {
@@ -106,21 +129,18 @@ pub(super) fn run(arguments: &ValidateArgs) -> Exit {
         }
         return exit;
     }
-    match &loaded {
-        Ok(Loaded { policy, warnings, files }) => {
-            told(warnings, *files);
-            let counts = policy.counts();
-            print(&format!(
-                "{}, {}, {}, {}, {}\n{}\n",
-                report::counted(counts.role_definitions, "role definition", "role definitions"),
-                report::counted(counts.role_assignments, "role assignment", "role assignments"),
-                report::counted(counts.deny_assignments, "deny assignment", "deny assignments"),
-                report::counted(counts.principals, "principal", "principals"),
-                report::counted(counts.scopes, "scope", "scopes"),
-                policy.digest(),
-            ));
-        }
-        Err(Refused { problems, files }) => told(problems, *files),
+    told(&problems, files);
+    if let Some(policy) = &policy {
+        let counts = policy.counts();
+        print(&format!(
+            "{}, {}, {}, {}, {}\n{}\n",
+            report::counted(counts.role_definitions, "role definition", "role definitions"),
+            report::counted(counts.role_assignments, "role assignment", "role assignments"),
+            report::counted(counts.deny_assignments, "deny assignment", "deny assignments"),
+            report::counted(counts.principals, "principal", "principals"),
+            report::counted(counts.scopes, "scope", "scopes"),
+            policy.digest(),
+        ));
     }
     exit
 }

@@ -4,9 +4,11 @@
 //! The subject of the check is the agent's managed identity. An answer to a prompt is a claim about who answered
 //! what; it is verified and never grants anything by itself.
 
-use super::{AgentMode, AttributeBag, RoleActivation, Subject};
+use super::{AgentMode, AttributeBag, CheckRequest, PrincipalId, RequestAttributes, RoleActivation, Subject};
 
-/// The context of one action of an agent. It makes a check an agent's; a check without one is an ordinary one.
+/// The context of one action of an agent. It makes a check an agent's, whoever the subject is. A subject that the
+/// policy describes as an agent is held to its mode and boundary also without one; then nobody asks and nobody
+/// answers.
 #[derive(Clone, Copy, Debug)]
 pub struct AgentContext<'a> {
     /// The mode that the agent says it runs in; `None`: the one of its document. Of the two the stricter counts, so
@@ -45,7 +47,7 @@ pub enum ApprovalVerdict {
 #[derive(Clone, Copy, Debug)]
 pub struct ConsentAnswer<'a> {
     /// Who answered.
-    pub by: super::PrincipalId<'a>,
+    pub by: PrincipalId<'a>,
     /// What.
     pub verdict: ConsentVerdict,
 }
@@ -106,6 +108,15 @@ pub enum ExecutedAs {
 }
 
 // === impls ===
+
+impl<'a> AgentContext<'a> {
+    /// The check of the asking user's own rights: the same question with the user as subject. `None` when nobody
+    /// asks.
+    pub fn user_request(&self, request: &CheckRequest<'a>) -> Option<CheckRequest<'a>> {
+        let attributes = RequestAttributes { principal: self.user_attributes, ..request.attributes };
+        self.on_behalf_of.map(|subject| CheckRequest { subject, attributes, ..*request })
+    }
+}
 
 impl Step {
     /// A step in a state.

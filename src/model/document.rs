@@ -1,9 +1,12 @@
 //! Policy documents in Azure's terms, as the readers give them and the compiler takes them: every value that a
 //! problem may point at keeps the place it was read from.
 
+use std::ops::Range;
+
 use jiff::Timestamp;
 
 use super::problem::Location;
+use super::scope::{Scope, ScopeKind};
 
 /// A longer line is not shown: minified exports are one line of megabytes.
 const LONGEST_LINE: usize = 4096;
@@ -337,12 +340,36 @@ pub struct Locator<'a> {
     files: &'a [SourceFile],
 }
 
+/// How far a file has been walked over.
+#[derive(Default)]
+struct Walked {
+    file: u32,
+    offset: usize,
+    /// Line breaks before `offset`.
+    lines: usize,
+    line_start: usize,
+    /// Characters of the line before `offset`.
+    column: usize,
+}
+
 // === impls ===
 
 impl<T> Spanned<T> {
     /// A value with its place.
     pub const fn new(value: T, at: At) -> Self {
         Self { value, at }
+    }
+}
+
+impl RoleDefinition {
+    /// Whether it is one of Azure's own. A document need not say so: one that does not claim to be the tenant's
+    /// and names no scope inside the tenant can only be Azure's.
+    pub fn is_built_in(&self) -> bool {
+        let inside = |scope: &Spanned<String>| {
+            Scope::parse(&scope.value)
+                .map_or(true, |scope| !matches!(scope.kind(), ScopeKind::Root | ScopeKind::Provider))
+        };
+        !self.custom && !self.assignable_scopes.iter().any(inside)
     }
 }
 
@@ -402,32 +429,312 @@ impl<'a> Locator<'a> {
 
     /// File, line and column of a place; `None` for a file that is not there.
     pub fn locate(&self, at: At) -> Option<Location> {
+        self.locate_from(at, &mut Walked::default())
+    }
+
+    /// The same for many places, walking over each file once.
+    pub fn locate_all(&self, places: &[At]) -> Vec<Option<Location>> {
+        let mut order: Vec<(At, usize)> = places.iter().copied().zip(0..).collect();
+        order.sort_by_key(|(at, _)| (at.file, at.start));
+        let mut walked = Walked::default();
+        let mut located: Vec<(usize, Option<Location>)> =
+            order.into_iter().map(|(at, index)| (index, self.locate_from(at, &mut walked))).collect();
+        located.sort_by_key(|(index, _)| *index);
+        located.into_iter().map(|(_, location)| location).collect()
+    }
+
+    fn locate_from(&self, at: At, walked: &mut Walked) -> Option<Location> {
         let file = self.files.get(usize::try_from(at.file).ok()?)?;
-        let clamp = |offset: u32| {
-            let mut offset = usize::try_from(offset).unwrap_or(usize::MAX).min(file.text.len());
-            while !file.text.is_char_boundary(offset) {
-                offset = offset.saturating_sub(1);
-            }
-            offset
-        };
+        let text = file.text.as_str();
+        let clamp = |offset: u32| text.floor_char_boundary(usize::try_from(offset).unwrap_or(usize::MAX));
         let (start, end) = (clamp(at.start), clamp(at.end.max(at.start)));
-        let before = file.text.get(..start)?;
-        let line_start = before.rfind('\n').map_or(0, |newline| newline.saturating_add(1));
-        let line_text = file.text.get(line_start..)?.lines().next().unwrap_or_default();
+        if walked.file != at.file || walked.offset > start {
+            *walked = Walked { file: at.file, ..Walked::default() };
+        }
+        let between = text.get(walked.offset..start)?;
+        if let Some(newline) = between.rfind('\n') {
+            walked.lines = walked.lines.saturating_add(between.matches('\n').count());
+            walked.line_start = walked.offset.saturating_add(newline).saturating_add(1);
+            walked.column = text.get(walked.line_start..start)?.chars().count();
+        } else {
+            walked.column = walked.column.saturating_add(between.chars().count());
+        }
+        walked.offset = start;
+        let line = text.get(walked.line_start..)?;
+        // One byte more than is shown tells a line that is too long.
+        let window = line.get(..line.floor_char_boundary(LONGEST_LINE.saturating_add(4)))?;
+        let line_text = window.lines().next().unwrap_or_default();
         let line_text = if line_text.len() > LONGEST_LINE { "" } else { line_text };
         Some(Location {
             file: file.path.clone(),
-            line: before.matches('\n').count().saturating_add(1),
-            column: before.get(line_start..)?.chars().count().saturating_add(1),
-            length: file.text.get(start..end)?.lines().next().map_or(1, |first| first.chars().count().max(1)),
+            line: walked.lines.saturating_add(1),
+            column: walked.column.saturating_add(1),
+            length: text.get(start..end)?.lines().next().map_or(1, |first| first.chars().count().max(1)),
             line_text: line_text.to_owned(),
         })
     }
+
+    /// File, line and column of a part of a string: `at` is where the string stands, with its quotes if it has
+    /// any, `text` is what it says, and `range` is the part, in bytes of `text`. The whole string where the part
+    /// cannot be told.
+    pub fn locate_within(&self, at: At, text: &str, range: Range<usize>) -> Option<Location> {
+        self.locate(self.within(at, text, range))
+    }
+
+    /// The place of a part of a string, as [`Self::locate_within`] finds it.
+    pub fn within(&self, at: At, text: &str, range: Range<usize>) -> At {
+        let raw = usize::try_from(at.file)
+            .ok()
+            .and_then(|file| self.files.get(file))
+            .and_then(|file| file.text.get(usize::try_from(at.start).ok()?..usize::try_from(at.end).ok()?));
+        // A block scalar is written without quotes and may begin with one of its own.
+        let part = raw.and_then(|raw| {
+            let quoted = match raw.bytes().next() {
+                Some(b'"') => Some(Style::Double),
+                Some(b'\'') => Some(Style::Single),
+                _ => None,
+            };
+            let plain = Written { raw, offset: 0, style: Style::Plain }.find(text, range.clone());
+            plain.or_else(|| Written { raw, offset: 1, style: quoted? }.find(text, range))
+        });
+        let place = part.and_then(|part| {
+            let start = at.start.checked_add(u32::try_from(part.start).ok()?)?;
+            Some(At { file: at.file, start, end: at.start.checked_add(u32::try_from(part.end).ok()?)? })
+        });
+        place.unwrap_or(at)
+    }
+}
+
+// === parts of strings ===
+
+/// A string as a file writes it, read beside what it says. White space is where the two differ most: YAML folds
+/// lines and takes indents away. So each run of it is passed over as a run, and all other characters have to be
+/// the same ones.
+struct Written<'a> {
+    raw: &'a str,
+    offset: usize,
+    style: Style,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Style {
+    /// JSON, and YAML in double quotes: backslashes escape.
+    Double,
+    /// YAML in single quotes: two of them are one.
+    Single,
+    /// YAML without quotes, and block scalars.
+    Plain,
+}
+
+impl Written<'_> {
+    /// Where a part of `text` is written, in bytes of the raw string. `None` if the two are not the same string.
+    fn find(mut self, text: &str, range: Range<usize>) -> Option<Range<usize>> {
+        let mut start = None;
+        for (offset, character) in text.char_indices() {
+            if offset >= range.end && start.is_some() {
+                break;
+            }
+            let is_space = character.is_ascii_whitespace();
+            let (begin, written, length) = loop {
+                let begin = self.offset;
+                // The line break at the end of a block scalar may lie behind its place.
+                let Some((written, length)) = self.next() else {
+                    if is_space {
+                        break (begin, false, 0);
+                    }
+                    return None;
+                };
+                match written {
+                    Some(written) if written == character => break (begin, true, length),
+                    // A fold, a line break of two characters, or an indent that counts in part.
+                    Some(written) if is_space && written.is_ascii_whitespace() => {
+                        break (begin, true, length);
+                    }
+                    Some(written) if written.is_ascii_whitespace() => {}
+                    Some(_) if is_space => break (begin, false, 0),
+                    Some(_) => return None,
+                    None => {}
+                }
+                self.offset = begin.saturating_add(length);
+            };
+            if offset >= range.start && start.is_none() {
+                start = Some(begin);
+                if range.is_empty() {
+                    return Some(begin..begin);
+                }
+            }
+            if written {
+                self.offset = begin.saturating_add(length);
+            }
+        }
+        let start = start.unwrap_or(self.offset);
+        Some(start..self.offset.max(start))
+    }
+
+    /// The character that comes next and how many bytes it takes; no character for what stands for none.
+    fn next(&self) -> Option<(Option<char>, usize)> {
+        let rest = self.raw.get(self.offset..)?;
+        let mut characters = rest.chars();
+        let first = characters.next()?;
+        match (self.style, first) {
+            (Style::Single, '\'') => {
+                characters.next().filter(|next| *next == '\'').map(|quote| (Some(quote), 2))
+            }
+            (Style::Double, '\\') => escape(rest),
+            (Style::Double, '"') => None,
+            _ => Some((Some(first), first.len_utf8())),
+        }
+    }
+}
+
+/// What a backslash and what follows it stand for, and how many bytes they take.
+fn escape(rest: &str) -> Option<(Option<char>, usize)> {
+    let hexadecimal = |text: &str, from: usize, digits: usize| {
+        let end = from.checked_add(digits)?;
+        Some((u32::from_str_radix(text.get(from..end)?, 16).ok()?, end))
+    };
+    let second = rest.chars().nth(1)?;
+    let character = match second {
+        '0' => '\0',
+        'a' => '\u{7}',
+        'b' => '\u{8}',
+        't' | '\t' => '\t',
+        'n' => '\n',
+        'v' => '\u{b}',
+        'f' => '\u{c}',
+        'r' => '\r',
+        'e' => '\u{1b}',
+        'N' => '\u{85}',
+        '_' => '\u{a0}',
+        'L' => '\u{2028}',
+        'P' => '\u{2029}',
+        ' ' | '"' | '/' | '\\' => second,
+        'x' | 'u' | 'U' => {
+            let digits = match second {
+                'x' => 2,
+                'u' => 4,
+                _ => 8,
+            };
+            let (code, end) = hexadecimal(rest, 2, digits)?;
+            if !(0xD800..0xDC00).contains(&code) {
+                return Some((Some(char::from_u32(code)?), end));
+            }
+            // JSON writes what lies beyond 16 bits as two surrogates.
+            let (low, both) = hexadecimal(rest.get(end..)?.strip_prefix("\\u")?, 0, 4)?;
+            let code = 0x1_0000_u32.checked_add((code & 0x3FF) << 10)?.checked_add(low & 0x3FF)?;
+            return Some((Some(char::from_u32(code)?), end.checked_add(both)?.checked_add(2)?));
+        }
+        // The line goes on: neither the break nor the indent behind it counts.
+        '\n' | '\r' => return Some((None, 2)),
+        _ => return None,
+    };
+    Some((Some(character), 1_usize.saturating_add(second.len_utf8())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The part of `text` that `part` is, found in a file that says `before`, the string, `after`.
+    fn found(raw: &str, text: &str, part: &str) -> String {
+        let before = "ä: ";
+        let file = format!("{before}{raw}\nnext: 1\n");
+        let files = [SourceFile { path: "a".into(), text: file.clone() }];
+        let start = u32::try_from(before.len()).unwrap();
+        let at = At { file: 0, start, end: start + u32::try_from(raw.len()).unwrap() };
+        let from = text.find(part).unwrap();
+        let at = Locator::new(&files).within(at, text, from..from + part.len());
+        file.get(at.start as usize..at.end as usize).unwrap().to_owned()
+    }
+
+    #[test]
+    fn parts_of_strings() {
+        for (raw, text, part, written) in [
+            // Verbatim.
+            (r#""one two""#, "one two", "two", "two"),
+            (r#""one two""#, "one two", "one", "one"),
+            (r#""one two""#, "one two", "one two", "one two"),
+            ("'one two'", "one two", "two", "two"),
+            ("one two", "one two", "two", "two"),
+            // JSON escapes.
+            (r#""a \"b\" c""#, "a \"b\" c", "\"b\"", r#"\"b\""#),
+            (r#""a\n\tb c""#, "a\n\tb c", "b", "b"),
+            (r#""\u00e4 \ud83d\ude00 b\/c d""#, "ä 😀 b/c d", "b/c", r"b\/c"),
+            (r#""\u00e4 \ud83d\ude00 b""#, "ä 😀 b", "😀", r"\ud83d\ude00"),
+            (r#""a\\b c""#, "a\\b c", "c", "c"),
+            // YAML: doubled quotes, folds, continued lines, indents.
+            ("'a ''b'' c'", "a 'b' c", "'b'", "''b''"),
+            ("'a ''b'' c'", "a 'b' c", "c", "c"),
+            ("'a\n  b\n\n  c d'", "a b\nc d", "d", "d"),
+            ("a\n  b\n\n\n  c d", "a b\n\nc d", "c", "c"),
+            ("\"a\n  b \\\n   c\\\n  d e\"", "a b cd e", "cd", "c\\\n  d"),
+            ("\"a\n  b \\\n   c\\\n  d e\"", "a b cd e", "e", "e"),
+            ("\"a \\\n  \\ \\x41 \\U0001F600\"", "a  A 😀", "😀", "\\U0001F600"),
+            // Block scalars begin at their first character.
+            ("a b\n    c\n  d", "a b\n  c\nd", "c", "c"),
+            ("'a' b\n    c\n  d\n", "'a' b\n  c\nd\n", "d", "d"),
+            ("a\r\n  b\r\n\r\n  c d\r\n", "a b\nc d", "b\nc", "b\r\n\r\n  c"),
+            // The end of it.
+            (r#""a b""#, "a b", "", ""),
+        ] {
+            assert_eq!(found(raw, text, part), written, "{part} in {raw}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_string_has_a_place() {
+        for (raw, text) in [("\"a b\"", "a b"), ("'a b'", "a b"), ("a b", "a b"), ("a b\n", "a b\n")] {
+            let files = [SourceFile { path: "a".into(), text: raw.into() }];
+            let whole = At { file: 0, start: 0, end: u32::try_from(raw.len()).unwrap() };
+            let at = Locator::new(&files).within(whole, text, text.len()..text.len());
+            let behind = raw.find('b').unwrap() + 1 + usize::from(text.ends_with('\n'));
+            assert_eq!((at.start as usize, at.end as usize), (behind, behind), "{raw}");
+        }
+    }
+
+    #[test]
+    fn where_the_part_cannot_be_told_it_is_the_whole() {
+        for (raw, text) in [
+            ("\"a c\"", "a b"),
+            ("\"a", "a b"),
+            ("\"a\\q b\"", "aq b"),
+            ("\"a\\ud83d b\"", "a😀 b"),
+            ("!!str 'a b'", "a b"),
+            ("", "a b"),
+            ("'a'b'", "a b"),
+        ] {
+            assert_eq!(found(raw, text, "b"), raw, "{raw}");
+        }
+        let files = [SourceFile { path: "a".into(), text: "\"ä b\"".into() }];
+        let locator = Locator::new(&files);
+        for at in [
+            At { file: 1, start: 0, end: 3 },
+            At { file: 0, start: 2, end: 3 },
+            At { file: 0, start: 4, end: 1 },
+        ] {
+            assert_eq!(locator.within(at, "ä b", 0..1), at);
+        }
+        let whole = At { file: 0, start: 0, end: 6 };
+        // Ranges that lie on no boundary, or behind the end, find something inside the string.
+        for range in [1..1, 1..9, 7..9, 9..9] {
+            let at = locator.within(whole, "ä b", range);
+            assert!(at.start <= at.end && at.end <= whole.end);
+        }
+    }
+
+    #[test]
+    fn a_part_has_line_and_column() {
+        let text = "a: 1\ncondition: |\n  ((one)\n  OR (@X[ä] two))\n";
+        let files = [SourceFile { path: "a.yaml".into(), text: text.into() }];
+        let start = text.find('(').unwrap();
+        let at =
+            At { file: 0, start: u32::try_from(start).unwrap(), end: u32::try_from(text.len()).unwrap() };
+        let says = "((one)\nOR (@X[ä] two))\n";
+        let from = says.find("two").unwrap();
+        let location = Locator::new(&files).locate_within(at, says, from..from + 3).unwrap();
+        assert_eq!((location.line, location.column, location.length), (4, 13, 3));
+        assert_eq!(location.line_text, "  OR (@X[ä] two))");
+    }
 
     #[test]
     fn places_become_lines_and_columns() {
@@ -437,6 +744,20 @@ mod tests {
         assert_eq!((location.line, location.column, location.length), (2, 8, 5));
         assert_eq!(location.line_text, "  \"ä\": \"x y\"");
         assert_eq!(location.to_string(), "a.json:2:8");
+    }
+
+    #[test]
+    fn many_places_are_found_in_one_walk() {
+        let text = "{\n  \"ä\": \"x y\",\r\n \"b\": [1,\n\n 2]}\n";
+        let file = |path: &str| SourceFile { path: path.into(), text: text.into() };
+        let files = [file("a.json"), file("b.json")];
+        let locator = Locator::new(&files);
+        let places: Vec<At> = (0..40_u32)
+            .flat_map(|start| [2, 1, 0].map(|file| At { file, start: (start * 7) % 40, end: start + 3 }))
+            .collect();
+        let one_by_one: Vec<_> = places.iter().map(|at| locator.locate(*at)).collect();
+        assert_eq!(locator.locate_all(&places), one_by_one);
+        assert_eq!(one_by_one.iter().filter(|place| place.is_none()).count(), 40);
     }
 
     #[test]

@@ -5,13 +5,18 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::ControlFlow;
 
+use jiff::Timestamp;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::authorizer::Answer;
 use crate::model::{
-    Action, AgentStop, CheckRequest, Decision, Plane, PrincipalId, ReasonCode, Scope, Subject, Undecided,
+    Action, ActivationRequirements, AgentContext, AgentMode, AgentStop, ApprovalAnswer, ApprovalVerdict,
+    AttributeBag, CheckRequest, ConsentAnswer, ConsentVerdict, Decision, ExecutedAs, NoAttributes, Plane,
+    PrincipalId, ReasonCode, RequestAttributes, RoleActivation, Scope, Step, StepKind, StepState, Subject,
+    Undecided, Value, ValueList,
 };
 use crate::proto::v1;
 use crate::snapshot::Snapshot;
@@ -41,12 +46,32 @@ pub struct Violations {
     unlisted: usize,
 }
 
+/// A request as it was read.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The check.
+    pub request: CheckRequest<'a>,
+    /// Set when it is an agent's.
+    pub agent: Option<AgentContext<'a>>,
+}
+
 /// A batch whose own fields are in order.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
     /// The subject of every item that does not name its own: read once.
-    subject: Option<Subject<'a>>,
+    subject: Option<Caller<'a>>,
+    /// Read by the conditions of every item.
+    environment: &'a Attributes,
 }
+
+/// Who asks, and what conditions read of them.
+#[derive(Clone, Copy, Debug)]
+struct Caller<'a> {
+    subject: Subject<'a>,
+    attributes: &'a Attributes,
+}
+
+type Attributes = HashMap<String, v1::AttributeValue>;
 
 /// Why a batch is refused as a whole.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,30 +87,36 @@ pub enum BatchError {
     },
 }
 
-/// Where in the message a field stands.
+/// Where in the message a request stands.
 #[derive(Clone, Copy)]
-struct Prefix(Option<usize>);
+enum Prefix {
+    /// It is the message.
+    Whole,
+    /// It is an item of a batch.
+    Item(usize),
+}
 
 // === requests ===
 
 /// Reads a request, or says everything that is wrong with it.
-pub fn check_request(wire: &v1::CheckRequest) -> Result<CheckRequest<'_>, Violations> {
+pub fn check_request(wire: &v1::CheckRequest) -> Result<Asked<'_>, Violations> {
     let mut violations = Violations::default();
-    let prefix = Prefix(None);
-    let subject = match &wire.subject {
-        Some(subject) => read_subject(subject, prefix, &mut violations),
+    let prefix = Prefix::Whole;
+    let caller = match &wire.subject {
+        Some(subject) => read_caller(subject, prefix, "subject", &mut violations),
         None => {
             violations.push("subject", "is missing");
             None
         }
     };
     let action = read_action(wire.action.as_ref(), prefix, &mut violations);
-    let scope = read_resource(wire.resource.as_ref(), prefix, &mut violations);
+    let resource = read_resource(wire.resource.as_ref(), prefix, &mut violations);
     attributes(&wire.request_attributes, prefix, "request_attributes", &mut violations);
     attributes(&wire.environment_attributes, prefix, "environment_attributes", &mut violations);
     request_id(&wire.request_id, &mut violations);
-    no_agent(wire.agent.as_ref(), prefix, &mut violations);
-    request(subject, action, scope, violations)
+    let agent = read_agent(wire.agent.as_ref(), prefix, &mut violations);
+    let given = (&wire.request_attributes, &wire.environment_attributes);
+    asked(caller, action, resource, given, agent, violations)
 }
 
 /// Reads what belongs to the batch as a whole.
@@ -97,20 +128,25 @@ pub fn batch(wire: &v1::BatchCheckRequest, limit: usize) -> Result<Batch<'_>, Ba
     if wire.items.is_empty() {
         violations.push("items", "is empty; wanted at least one item");
     }
-    let prefix = Prefix(None);
-    let subject = wire.subject.as_ref().and_then(|subject| read_subject(subject, prefix, &mut violations));
+    let prefix = Prefix::Whole;
+    let subject =
+        wire.subject.as_ref().and_then(|subject| read_caller(subject, prefix, "subject", &mut violations));
     attributes(&wire.environment_attributes, prefix, "environment_attributes", &mut violations);
     request_id(&wire.request_id, &mut violations);
-    if violations.is_empty() { Ok(Batch { subject }) } else { Err(BatchError::Malformed(violations)) }
+    if violations.is_empty() {
+        Ok(Batch { subject, environment: &wire.environment_attributes })
+    } else {
+        Err(BatchError::Malformed(violations))
+    }
 }
 
 impl<'a> Batch<'a> {
     /// Reads one item.
-    pub fn item(&self, index: usize, wire: &'a v1::BatchCheckItem) -> Result<CheckRequest<'a>, Violations> {
+    pub fn item(&self, index: usize, wire: &'a v1::BatchCheckItem) -> Result<Asked<'a>, Violations> {
         let mut violations = Violations::default();
-        let prefix = Prefix(Some(index));
-        let subject = match (&wire.subject, self.subject) {
-            (Some(own), _) => read_subject(own, prefix, &mut violations),
+        let prefix = Prefix::Item(index);
+        let caller = match (&wire.subject, self.subject) {
+            (Some(own), _) => read_caller(own, prefix, "subject", &mut violations),
             (None, Some(shared)) => Some(shared),
             (None, None) => {
                 violations.push(prefix.field("subject"), "is missing, and the batch names no subject either");
@@ -118,63 +154,175 @@ impl<'a> Batch<'a> {
             }
         };
         let action = read_action(wire.action.as_ref(), prefix, &mut violations);
-        let scope = read_resource(wire.resource.as_ref(), prefix, &mut violations);
+        let resource = read_resource(wire.resource.as_ref(), prefix, &mut violations);
         attributes(&wire.request_attributes, prefix, "request_attributes", &mut violations);
-        no_agent(wire.agent.as_ref(), prefix, &mut violations);
-        request(subject, action, scope, violations)
+        let agent = read_agent(wire.agent.as_ref(), prefix, &mut violations);
+        asked(caller, action, resource, (&wire.request_attributes, self.environment), agent, violations)
     }
 }
 
-fn request<'a>(
-    subject: Option<Subject<'a>>,
-    action: Option<(Action<'a>, Plane)>,
-    scope: Option<Scope<'a>>,
+/// Puts together what was read, if nothing is wrong with any of it.
+fn asked<'a>(
+    caller: Option<Caller<'a>>,
+    action: Option<Operation<'a>>,
+    resource: Option<(Scope<'a>, &'a Attributes)>,
+    (request, environment): (&'a Attributes, &'a Attributes),
+    agent: Option<AgentContext<'a>>,
     violations: Violations,
-) -> Result<CheckRequest<'a>, Violations> {
-    match (subject, action, scope) {
-        (Some(subject), Some((action, plane)), Some(scope)) if violations.is_empty() => {
-            Ok(CheckRequest::new(subject, action, plane, scope))
+) -> Result<Asked<'a>, Violations> {
+    match (caller, action, resource) {
+        (Some(caller), Some(operation), Some((scope, resource))) if violations.is_empty() => {
+            let attributes =
+                RequestAttributes { request, resource, principal: caller.attributes, environment };
+            let Operation { action, plane, sub_operation } = operation;
+            let request =
+                CheckRequest { subject: caller.subject, action, plane, scope, sub_operation, attributes };
+            Ok(Asked { request, agent })
         }
         _ => Err(violations),
     }
 }
 
-fn read_subject<'a>(
+/// Reads a subject that stands at a path of the request.
+fn read_caller<'a>(
     wire: &'a v1::Subject,
     prefix: Prefix,
+    path: &str,
     violations: &mut Violations,
-) -> Option<Subject<'a>> {
+) -> Option<Caller<'a>> {
     let before = violations.len();
     if let Err(description) = id(&wire.principal_id) {
-        violations.push(prefix.field("subject.principal_id"), description);
+        violations.push(prefix.field(format_args!("{path}.principal_id")), description);
     }
     if v1::PrincipalType::try_from(wire.principal_type).is_err() {
-        let description = format!(
-            "is {}, which this version does not know; wanted a value of PrincipalType",
-            wire.principal_type
-        );
-        violations.push(prefix.field("subject.principal_type"), description);
+        let description = unknown_value(wire.principal_type, "PrincipalType");
+        violations.push(prefix.field(format_args!("{path}.principal_type")), description);
     }
     if wire.group_ids.len() > MAX_GROUPS {
         let description = format!("holds {} ids; wanted at most {MAX_GROUPS}", wire.group_ids.len());
-        violations.push(prefix.field("subject.group_ids"), description);
+        violations.push(prefix.field(format_args!("{path}.group_ids")), description);
     } else {
         for (index, group) in wire.group_ids.iter().enumerate() {
             if let Err(description) = id(group) {
-                violations.push(prefix.field(format_args!("subject.group_ids[{index}]")), description);
+                violations.push(prefix.field(format_args!("{path}.group_ids[{index}]")), description);
             }
         }
     }
-    attributes(&wire.attributes, prefix, "subject.attributes", violations);
-    (violations.len() == before)
-        .then(|| Subject { principal: PrincipalId::new(&wire.principal_id), groups: &wire.group_ids })
+    attributes(&wire.attributes, prefix, format_args!("{path}.attributes"), violations);
+    (violations.len() == before).then(|| Caller {
+        subject: Subject { principal: PrincipalId::new(&wire.principal_id), groups: &wire.group_ids },
+        attributes: &wire.attributes,
+    })
+}
+
+/// Reads an agent's context. A part that is malformed is missing from it, but its violation refuses the request.
+fn read_agent<'a>(
+    wire: Option<&'a v1::AgentContext>,
+    prefix: Prefix,
+    violations: &mut Violations,
+) -> Option<AgentContext<'a>> {
+    let wire = wire?;
+    let mode = match v1::AgentMode::try_from(wire.mode) {
+        Ok(v1::AgentMode::Unspecified) => None,
+        Ok(v1::AgentMode::Review) => Some(AgentMode::Review),
+        Ok(v1::AgentMode::Auto) => Some(AgentMode::Auto),
+        Err(_) => {
+            violations.push(prefix.field("agent.mode"), unknown_value(wire.mode, "AgentMode"));
+            None
+        }
+    };
+    let user = wire
+        .on_behalf_of
+        .as_ref()
+        .and_then(|user| read_caller(user, prefix, "agent.on_behalf_of", violations));
+    let user_attributes: &dyn AttributeBag = match user {
+        Some(user) => user.attributes,
+        None => &NoAttributes,
+    };
+    if wire.consent.is_some() && wire.on_behalf_of.is_none() {
+        violations.push(
+            prefix.field("agent.consent"),
+            "is set, but `agent.on_behalf_of` is not: only the asking user lends their rights",
+        );
+    }
+    Some(AgentContext {
+        mode,
+        on_behalf_of: user.map(|user| user.subject),
+        user_attributes,
+        approval: wire.approval.as_ref().and_then(|approval| read_approval(approval, prefix, violations)),
+        consent: wire.consent.as_ref().and_then(|consent| read_consent(consent, prefix, violations)),
+    })
+}
+
+fn read_approval<'a>(
+    wire: &'a v1::AgentApproval,
+    prefix: Prefix,
+    violations: &mut Violations,
+) -> Option<ApprovalAnswer<'a>> {
+    let by = match &wire.by {
+        Some(by) => read_caller(by, prefix, "agent.approval.by", violations),
+        None => {
+            violations.push(prefix.field("agent.approval.by"), "is missing");
+            None
+        }
+    };
+    let verdict = match v1::ApprovalVerdict::try_from(wire.verdict) {
+        Ok(v1::ApprovalVerdict::Approve) => Some(ApprovalVerdict::Approve),
+        Ok(v1::ApprovalVerdict::Deny) => Some(ApprovalVerdict::Deny),
+        Ok(v1::ApprovalVerdict::Unspecified) => {
+            violations.push(prefix.field("agent.approval.verdict"), "is missing");
+            None
+        }
+        Err(_) => {
+            let description = unknown_value(wire.verdict, "ApprovalVerdict");
+            violations.push(prefix.field("agent.approval.verdict"), description);
+            None
+        }
+    };
+    Some(ApprovalAnswer { by: by?.subject, verdict: verdict? })
+}
+
+fn read_consent<'a>(
+    wire: &'a v1::AgentConsent,
+    prefix: Prefix,
+    violations: &mut Violations,
+) -> Option<ConsentAnswer<'a>> {
+    if let Err(description) = id(&wire.principal_id) {
+        violations.push(prefix.field("agent.consent.principal_id"), description);
+    }
+    let verdict = match v1::ConsentVerdict::try_from(wire.verdict) {
+        Ok(v1::ConsentVerdict::Grant) => Some(ConsentVerdict::Grant),
+        Ok(v1::ConsentVerdict::Decline) => Some(ConsentVerdict::Decline),
+        Ok(v1::ConsentVerdict::Unspecified) => {
+            violations.push(prefix.field("agent.consent.verdict"), "is missing");
+            None
+        }
+        Err(_) => {
+            let description = unknown_value(wire.verdict, "ConsentVerdict");
+            violations.push(prefix.field("agent.consent.verdict"), description);
+            None
+        }
+    };
+    Some(ConsentAnswer { by: PrincipalId::new(&wire.principal_id), verdict: verdict? })
+}
+
+fn unknown_value(value: i32, of: &str) -> String {
+    format!("is {value}, which this version does not know; wanted a value of {of}")
+}
+
+/// What to do.
+#[derive(Clone, Copy)]
+struct Operation<'a> {
+    action: Action<'a>,
+    plane: Plane,
+    sub_operation: Option<&'a str>,
 }
 
 fn read_action<'a>(
     wire: Option<&'a v1::Action>,
     prefix: Prefix,
     violations: &mut Violations,
-) -> Option<(Action<'a>, Plane)> {
+) -> Option<Operation<'a>> {
     let Some(wire) = wire else {
         violations.push(prefix.field("action"), "is missing");
         return None;
@@ -186,7 +334,11 @@ fn read_action<'a>(
         violations.push(prefix.field("action.sub_operation"), "holds a control character");
     }
     match Action::parse(&wire.name) {
-        Ok(action) => Some((action, Plane::from_data_action(wire.data_action))),
+        Ok(action) => Some(Operation {
+            action,
+            plane: Plane::from_data_action(wire.data_action),
+            sub_operation: Some(wire.sub_operation.as_str()).filter(|name| !name.is_empty()),
+        }),
         Err(error) => {
             violations.push(prefix.field("action.name"), error.to_string());
             None
@@ -198,25 +350,18 @@ fn read_resource<'a>(
     wire: Option<&'a v1::Resource>,
     prefix: Prefix,
     violations: &mut Violations,
-) -> Option<Scope<'a>> {
+) -> Option<(Scope<'a>, &'a Attributes)> {
     let Some(wire) = wire else {
         violations.push(prefix.field("resource"), "is missing");
         return None;
     };
     attributes(&wire.attributes, prefix, "resource.attributes", violations);
     match Scope::parse(&wire.scope) {
-        Ok(scope) => Some(scope),
+        Ok(scope) => Some((scope, &wire.attributes)),
         Err(error) => {
             violations.push(prefix.field("resource.scope"), error.to_string());
             None
         }
-    }
-}
-
-/// An agent's action must not be taken for an ordinary one: that would spare it its prompts.
-fn no_agent(wire: Option<&v1::AgentContext>, prefix: Prefix, violations: &mut Violations) {
-    if wire.is_some() {
-        violations.push(prefix.field("agent"), "is set, but no policy of this sidecar describes agents");
     }
 }
 
@@ -246,9 +391,9 @@ fn has_control(text: &str) -> bool {
 }
 
 fn attributes(
-    given: &HashMap<String, v1::AttributeValue>,
+    given: &Attributes,
     prefix: Prefix,
-    field: &str,
+    field: impl fmt::Display + Copy,
     violations: &mut Violations,
 ) {
     if given.is_empty() {
@@ -303,6 +448,40 @@ fn shortened(key: &str) -> &str {
     key.char_indices().nth(48).and_then(|(end, _)| key.get(..end)).unwrap_or(key)
 }
 
+// === attributes ===
+
+/// Conditions read the message where it lies.
+impl AttributeBag for Attributes {
+    fn visit<'a>(&'a self, each: &mut dyn FnMut(&'a str, Value<'a>) -> ControlFlow<()>) -> ControlFlow<()> {
+        self.iter().try_for_each(|(name, value)| each(name, value.into()))
+    }
+}
+
+impl ValueList for Vec<v1::AttributeValue> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn at(&self, index: usize) -> Value<'_> {
+        self.get(index).map_or(Value::Missing, Value::from)
+    }
+}
+
+impl<'a> From<&'a v1::AttributeValue> for Value<'a> {
+    fn from(wire: &'a v1::AttributeValue) -> Self {
+        use v1::attribute_value::Value as Wire;
+
+        match &wire.value {
+            None => Self::Missing,
+            Some(Wire::Text(text)) => Self::Text(text),
+            Some(Wire::Number(number)) => Self::Number(*number),
+            Some(Wire::Boolean(boolean)) => Self::Boolean(*boolean),
+            Some(Wire::List(list)) => Self::List(&list.values),
+            Some(Wire::Dictionary(dictionary)) => Self::Dictionary(&dictionary.entries),
+        }
+    }
+}
+
 // === answers ===
 
 /// Which policy decided.
@@ -314,29 +493,42 @@ pub fn identity(snapshot: &Snapshot) -> v1::PolicyIdentity {
     }
 }
 
-/// An answer and what it rests on.
-pub fn result(snapshot: &Snapshot, request: &CheckRequest<'_>, answer: &Answer) -> v1::CheckResult {
+/// An answer, what it rests on, and the way that leads on from it.
+pub fn result(snapshot: &Snapshot, asked: &Asked<'_>, answer: &Answer) -> v1::CheckResult {
     let policy = &snapshot.policy;
     let evaluation = &answer.evaluation;
+    let as_user = match (answer.executed_as, &asked.agent) {
+        (Some(ExecutedAs::User), Some(agent)) => agent.user_request(&asked.request),
+        _ => None,
+    };
+    let reason = match &as_user {
+        Some(user) => {
+            format!("with the rights of the user who asks: {}", policy.reason(user, &evaluation.decision))
+        }
+        None => policy.reason(&asked.request, &evaluation.decision),
+    };
     let mut result = v1::CheckResult {
         reason_code: reason_code(evaluation.decision.reason_code()) as i32,
-        reason: policy.reason(request, &evaluation.decision),
+        reason,
         audited_deny_assignment_ids: evaluation
             .audited
             .iter()
             .map(|hit| policy.deny_assignment_id(*hit))
             .collect(),
-        valid_until: evaluation.valid_until.map(|until| prost_types::Timestamp {
-            seconds: until.as_second(),
-            nanos: until.subsec_nanosecond(),
-        }),
+        valid_until: evaluation.valid_until.map(timestamp),
         cached: answer.cached,
+        steps: answer.steps.iter().map(step).collect(),
         ..v1::CheckResult::default()
     };
     result.decision = match evaluation.decision {
         Decision::Allowed(grant) => {
             result.role_assignment_id = policy.role_assignment_id(grant);
             result.role_definition_id = policy.role_definition_id(grant);
+            result.executed_as = match answer.executed_as {
+                None => v1::ExecutedAs::Unspecified,
+                Some(ExecutedAs::Agent) => v1::ExecutedAs::Agent,
+                Some(ExecutedAs::User) => v1::ExecutedAs::User,
+            } as i32;
             v1::Decision::Allowed
         }
         Decision::NotAllowed(_) => v1::Decision::NotAllowed,
@@ -346,6 +538,61 @@ pub fn result(snapshot: &Snapshot, request: &CheckRequest<'_>, answer: &Answer) 
         }
     } as i32;
     result
+}
+
+fn step(step: &Step) -> v1::Step {
+    use v1::step::Kind;
+
+    let state = match step.state {
+        StepState::Done => v1::StepState::Done,
+        StepState::Next => v1::StepState::Next,
+        StepState::Later => v1::StepState::Later,
+    };
+    let kind = match &step.kind {
+        StepKind::ApprovalPrompt => Kind::ApprovalPrompt(v1::ApprovalPrompt {}),
+        StepKind::OboPrompt => Kind::OnBehalfOfPrompt(v1::OnBehalfOfPrompt {}),
+        StepKind::ExecuteAsAgent => Kind::ExecuteAsAgent(v1::ExecuteAsAgent {}),
+        StepKind::ExecuteAsUser => Kind::ExecuteAsUser(v1::ExecuteAsUser {}),
+        StepKind::ActivateRole(activation) => Kind::ActivateRole(role_activation(activation)),
+    };
+    v1::Step { state: state as i32, kind: Some(kind) }
+}
+
+fn role_activation(activation: &RoleActivation) -> v1::RoleActivation {
+    v1::RoleActivation {
+        role_definition_id: activation.role_definition_id.clone(),
+        role_name: activation.role_name.clone(),
+        scope: activation.scope.clone(),
+        eligibility_id: activation.eligibility_id.clone(),
+        principal_id: activation.principal_id.clone(),
+        eligible_until: activation.eligible_until.map(timestamp),
+        condition: activation.condition.clone().unwrap_or_default(),
+        requirements: activation.requirements.as_ref().map(requirements),
+    }
+}
+
+fn requirements(requirements: &ActivationRequirements) -> v1::ActivationRequirements {
+    v1::ActivationRequirements {
+        maximum_duration: requirements.maximum_duration.clone().unwrap_or_default(),
+        mfa: requirements.mfa,
+        justification: requirements.justification,
+        ticket: requirements.ticket,
+        authentication_context: requirements.authentication_context.clone().unwrap_or_default(),
+        approval: requirements.approval,
+        approver_ids: requirements.approvers.clone(),
+    }
+}
+
+/// Protobuf counts the fraction upwards also before 1970.
+fn timestamp(at: Timestamp) -> prost_types::Timestamp {
+    let (seconds, nanos) = (at.as_second(), at.subsec_nanosecond());
+    if nanos < 0 {
+        return prost_types::Timestamp {
+            seconds: seconds.saturating_sub(1),
+            nanos: nanos.saturating_add(1_000_000_000),
+        };
+    }
+    prost_types::Timestamp { seconds, nanos }
 }
 
 const fn reason_code(code: ReasonCode) -> v1::ReasonCode {
@@ -372,10 +619,8 @@ pub const fn undecided_code(undecided: &Undecided) -> Code {
     match undecided {
         // Comes right by itself: retry.
         Undecided::NoPolicy => Code::Unavailable,
-        // Comes right when somebody completes the policy.
-        Undecided::UnknownHierarchy { .. } => Code::FailedPrecondition,
-        // Comes right when the request is smaller or the policy's conditions are.
-        Undecided::ConditionsTooCostly => Code::ResourceExhausted,
+        // Comes right when somebody completes the policy, or makes its conditions smaller. To ask again does not help.
+        Undecided::UnknownHierarchy { .. } | Undecided::ConditionsTooCostly => Code::FailedPrecondition,
         Undecided::DamagedPolicy => Code::Internal,
     }
 }
@@ -489,9 +734,9 @@ impl BatchError {
 
 impl Prefix {
     fn field(self, field: impl fmt::Display) -> String {
-        match self.0 {
-            Some(index) => format!("items[{index}].{field}"),
-            None => field.to_string(),
+        match self {
+            Self::Whole => field.to_string(),
+            Self::Item(index) => format!("items[{index}].{field}"),
         }
     }
 }
@@ -516,6 +761,18 @@ mod tests {
         }
     }
 
+    fn decision_point(
+        documents: &crate::model::Documents,
+    ) -> (crate::authorizer::Authorizer, std::sync::Arc<Snapshot>) {
+        use crate::authorizer::{Authorizer, CacheSettings};
+
+        let policy = crate::policy::Policy::compile(documents, Default::default()).unwrap();
+        let (mut writer, reader) = crate::snapshot::cell();
+        let (snapshot, _none) = writer.activate(policy, 0, Timestamp::UNIX_EPOCH);
+        let cache = CacheSettings { policy: crate::cache::CachePolicy::Off, max_bytes: 0 };
+        (Authorizer::new(reader, cache, crate::clock::Clock::system()), snapshot)
+    }
+
     fn value(value: v1::attribute_value::Value) -> v1::AttributeValue {
         v1::AttributeValue { value: Some(value) }
     }
@@ -523,7 +780,7 @@ mod tests {
     #[test]
     fn a_good_request_is_borrowed() {
         let wire = good();
-        let request = check_request(&wire).unwrap();
+        let request = check_request(&wire).unwrap().request;
         assert_eq!(request.action.as_str().as_ptr(), wire.action.as_ref().unwrap().name.as_ptr());
         assert_eq!(request.plane, Plane::Control);
     }
@@ -588,6 +845,291 @@ mod tests {
     }
 
     #[test]
+    fn conditions_read_the_message() {
+        use crate::model::{
+            ActivationPolicy, ConditionText, Documents, PermissionBlock, RoleAssignment, RoleDefinition,
+            Schedule, ScheduleKind, Spanned,
+        };
+        use v1::attribute_value::Value;
+
+        let text = |value: &str| Spanned::new(value.to_owned(), Default::default());
+        let condition = "SubOperationMatches{'Blob.List'} AND @Request[ns/t:a] StringEquals 'x' AND \
+                         @Resource[ns/t:n] NumericEquals 5 AND @Resource[ns/t/tags:env] StringEquals 'prod' AND \
+                         @Principal[ns/t:p] BoolEquals true AND \
+                         @Environment[net] ForAnyOfAnyValues:StringEquals {'home'}";
+        let role = "acdd72a7-3385-48ef-bd42-f606fba81ae7";
+        let eligible = Schedule {
+            kind: ScheduleKind::Eligible,
+            name: text("e1"),
+            principal_id: text("bob"),
+            role_definition_id: text(role),
+            scope: text("/"),
+            ..Schedule::default()
+        };
+        let documents = Documents {
+            role_definitions: vec![RoleDefinition {
+                id: text(role),
+                role_name: text("Reader"),
+                permissions: vec![PermissionBlock { actions: vec![text("*/read")], ..Default::default() }],
+                assignable_scopes: vec![text("/")],
+                ..Default::default()
+            }],
+            role_assignments: vec![RoleAssignment {
+                name: text("a1"),
+                principal_id: text("alice"),
+                role_definition_id: text(role),
+                scope: text("/"),
+                condition: Some(ConditionText { text: text(condition), version: None }),
+                ..Default::default()
+            }],
+            schedules: vec![eligible],
+            activation_policies: vec![ActivationPolicy {
+                scope: text("/"),
+                role_definition_id: text(role),
+                requirements: ActivationRequirements {
+                    maximum_duration: Some("PT8H".into()),
+                    mfa: true,
+                    ..Default::default()
+                },
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let (authorizer, snapshot) = decision_point(&documents);
+        let decided = |asked: &Asked<'_>| {
+            let answer = authorizer.check(&snapshot, &asked.request, asked.agent.as_ref()).unwrap();
+            result(&snapshot, asked, &answer)
+        };
+
+        let of = |name: &str, given: Value| HashMap::from([(name.to_owned(), value(given))]);
+        let texts = |text: &str| v1::AttributeList { values: vec![value(Value::Text(text.into()))] };
+        let mut wire = good();
+        wire.action.as_mut().unwrap().sub_operation = "Blob.List".into();
+        wire.request_attributes = of("NS/t:A", Value::Text("x".into()));
+        let tags = v1::AttributeDictionary { entries: of("env", Value::Text("prod".into())) };
+        let resource = wire.resource.as_mut().unwrap();
+        resource.attributes = of("ns/t:n", Value::Number(5));
+        resource.attributes.extend(of("ns/t/tags", Value::Dictionary(tags)));
+        wire.subject.as_mut().unwrap().attributes = of("ns/t:p", Value::Boolean(true));
+        wire.environment_attributes = of("net", Value::List(texts("home")));
+        assert_eq!(decided(&check_request(&wire).unwrap()).decision(), v1::Decision::Allowed);
+
+        let batched = v1::BatchCheckRequest {
+            subject: wire.subject.clone(),
+            environment_attributes: wire.environment_attributes.clone(),
+            items: vec![v1::BatchCheckItem {
+                action: wire.action.clone(),
+                resource: wire.resource.clone(),
+                request_attributes: wire.request_attributes.clone(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let item = |batched: &v1::BatchCheckRequest| {
+            decided(&batch(batched, 1).unwrap().item(0, &batched.items[0]).unwrap()).decision()
+        };
+        assert_eq!(item(&batched), v1::Decision::Allowed);
+        let mut own = batched.clone();
+        own.items[0].subject = Some(v1::Subject { principal_id: "alice".into(), ..Default::default() });
+        assert_eq!(item(&own), v1::Decision::NotAllowed, "a subject of its own has attributes of its own");
+        let mut elsewhere = batched;
+        elsewhere.environment_attributes.clear();
+        assert_eq!(item(&elsewhere), v1::Decision::NotAllowed);
+
+        for (of_what, change) in [
+            (
+                "sub_operation",
+                (|wire| wire.action.as_mut().unwrap().sub_operation.clear()) as fn(&mut v1::CheckRequest),
+            ),
+            ("request", |wire: &mut v1::CheckRequest| wire.request_attributes.clear()),
+            ("resource", |wire| wire.resource.as_mut().unwrap().attributes.clear()),
+            ("principal", |wire| wire.subject.as_mut().unwrap().attributes.clear()),
+            ("environment", |wire| wire.environment_attributes.clear()),
+            ("unset", |wire| {
+                wire.request_attributes.values_mut().for_each(|value| value.value = None);
+            }),
+        ] {
+            let mut less = wire.clone();
+            change(&mut less);
+            let result = decided(&check_request(&less).unwrap());
+            assert_eq!(result.reason_code(), v1::ReasonCode::ConditionNotMet, "{of_what}");
+            assert!(result.steps.is_empty());
+        }
+
+        wire.subject = Some(v1::Subject { principal_id: "bob".into(), ..Default::default() });
+        let result = decided(&check_request(&wire).unwrap());
+        assert_eq!(
+            (result.decision(), result.reason_code()),
+            (v1::Decision::NotAllowed, v1::ReasonCode::Eligible)
+        );
+        let [step] = result.steps.as_slice() else { panic!("{:?}", result.steps) };
+        assert_eq!(step.state(), v1::StepState::Next);
+        let Some(v1::step::Kind::ActivateRole(activation)) = &step.kind else { panic!("{step:?}") };
+        assert_eq!((activation.role_name.as_str(), activation.scope.as_str()), ("Reader", "/"));
+        assert!(activation.eligibility_id.ends_with("/roleEligibilitySchedules/e1"), "{activation:?}");
+        let requirements = activation.requirements.as_ref().unwrap();
+        assert_eq!((requirements.mfa, requirements.maximum_duration.as_str()), (true, "PT8H"));
+    }
+
+    #[test]
+    fn agents_bring_their_context() {
+        let user = |id: &str| v1::Subject {
+            principal_id: id.into(),
+            group_ids: vec!["team".into()],
+            attributes: HashMap::from([("a".into(), v1::AttributeValue::default())]),
+            ..Default::default()
+        };
+        let mut wire = good();
+        wire.agent = Some(v1::AgentContext::default());
+        let asked = check_request(&wire).unwrap();
+        let agent = asked.agent.unwrap();
+        assert!(agent.mode.is_none() && agent.on_behalf_of.is_none() && agent.approval.is_none());
+        assert!(agent.user_request(&asked.request).is_none());
+
+        wire.agent = Some(v1::AgentContext {
+            mode: v1::AgentMode::Review as i32,
+            on_behalf_of: Some(user("uma")),
+            approval: Some(v1::AgentApproval {
+                by: Some(user("ada")),
+                verdict: v1::ApprovalVerdict::Deny as i32,
+            }),
+            consent: Some(v1::AgentConsent {
+                principal_id: "uma".into(),
+                verdict: v1::ConsentVerdict::Grant as i32,
+            }),
+        });
+        let asked = check_request(&wire).unwrap();
+        let agent = asked.agent.unwrap();
+        assert_eq!(agent.mode, Some(AgentMode::Review));
+        let approval = agent.approval.unwrap();
+        assert_eq!(
+            (approval.by.principal, approval.verdict),
+            (PrincipalId::Text("ada"), ApprovalVerdict::Deny)
+        );
+        assert_eq!(agent.consent.unwrap().verdict, ConsentVerdict::Grant);
+        let of_user = agent.user_request(&asked.request).unwrap();
+        assert_eq!(of_user.subject.principal, PrincipalId::Text("uma"));
+        assert_eq!(of_user.subject.groups, ["team"]);
+        let attributes = crate::model::Attributes::from_bag(of_user.attributes.principal);
+        assert_eq!(attributes.len(), 1);
+
+        wire.agent = Some(v1::AgentContext {
+            mode: 9,
+            on_behalf_of: None,
+            approval: Some(v1::AgentApproval::default()),
+            consent: Some(v1::AgentConsent { verdict: 9, ..Default::default() }),
+        });
+        let wanted = [
+            "agent.mode",
+            "agent.consent",
+            "agent.approval.by",
+            "agent.approval.verdict",
+            "agent.consent.principal_id",
+            "agent.consent.verdict",
+        ];
+        assert_eq!(fields(&wire), wanted);
+        let item = v1::BatchCheckItem { agent: wire.agent.take(), ..v1::BatchCheckItem::default() };
+        let batched = v1::BatchCheckRequest {
+            subject: wire.subject.clone(),
+            items: vec![v1::BatchCheckItem { action: wire.action, resource: wire.resource, ..item }],
+            ..Default::default()
+        };
+        let violations = batch(&batched, 1).unwrap().item(0, &batched.items[0]).unwrap_err();
+        let named: Vec<_> = violations.iter().map(|(field, _)| field.to_owned()).collect();
+        assert_eq!(named, wanted.map(|field| format!("items[0].{field}")));
+    }
+
+    #[test]
+    fn steps_and_whose_rights() {
+        use crate::model::{
+            AgentDocument, Documents, PermissionBlock, RoleAssignment, RoleDefinition, Spanned,
+        };
+
+        let text = |value: &str| Spanned::new(value.to_owned(), Default::default());
+        let group = "/subscriptions/11111111-1111-1111-1111-111111111111/resourceGroups/app";
+        let documents = Documents {
+            role_definitions: vec![RoleDefinition {
+                id: text("writer"),
+                role_name: text("Writer"),
+                permissions: vec![PermissionBlock { actions: vec![text("*")], ..Default::default() }],
+                assignable_scopes: vec![text("/")],
+                ..Default::default()
+            }],
+            role_assignments: vec![RoleAssignment {
+                name: text("a1"),
+                principal_id: text("uma"),
+                role_definition_id: text("writer"),
+                scope: text(group),
+                ..Default::default()
+            }],
+            agents: vec![AgentDocument {
+                principal_id: text("sre"),
+                managed_resource_groups: vec![text(group)],
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let (authorizer, snapshot) = decision_point(&documents);
+        let mut wire = good();
+        wire.action.as_mut().unwrap().name = "A.B/c/write".into();
+        wire.subject.as_mut().unwrap().principal_id = "sre".into();
+        wire.resource.as_mut().unwrap().scope = group.into();
+        let decided = |wire: &v1::CheckRequest| {
+            let asked = check_request(wire).unwrap();
+            let answer = authorizer.check(&snapshot, &asked.request, asked.agent.as_ref()).unwrap();
+            let told = result(&snapshot, &asked, &answer);
+            let steps: Vec<_> = told
+                .steps
+                .iter()
+                .map(|step| (step.kind.clone().unwrap(), step.state().as_str_name()))
+                .collect();
+            (told, steps)
+        };
+        use v1::step::Kind::{ApprovalPrompt, ExecuteAsUser, OnBehalfOfPrompt};
+        let (approval, obo, execute) = (
+            ApprovalPrompt(v1::ApprovalPrompt {}),
+            OnBehalfOfPrompt(v1::OnBehalfOfPrompt {}),
+            ExecuteAsUser(v1::ExecuteAsUser {}),
+        );
+
+        let uma = v1::Subject { principal_id: "uma".into(), ..Default::default() };
+        wire.agent = Some(v1::AgentContext { on_behalf_of: Some(uma.clone()), ..Default::default() });
+        let (told, steps) = decided(&wire);
+        assert_eq!(
+            (told.decision(), told.reason_code(), told.executed_as()),
+            (v1::Decision::NotAllowed, v1::ReasonCode::AgentApprovalRequired, v1::ExecutedAs::Unspecified)
+        );
+        let states = |states: [&'static str; 3]| {
+            [approval.clone(), obo.clone(), execute.clone()].into_iter().zip(states).collect::<Vec<_>>()
+        };
+        assert_eq!(steps, states(["STEP_STATE_NEXT", "STEP_STATE_LATER", "STEP_STATE_LATER"]));
+
+        let agent = wire.agent.as_mut().unwrap();
+        let verdict = v1::ApprovalVerdict::Approve as i32;
+        agent.approval = Some(v1::AgentApproval { by: Some(uma), verdict });
+        let (told, steps) = decided(&wire);
+        assert_eq!(told.reason_code(), v1::ReasonCode::AgentOnBehalfOfRequired);
+        assert_eq!(steps, states(["STEP_STATE_DONE", "STEP_STATE_NEXT", "STEP_STATE_LATER"]));
+
+        let verdict = v1::ConsentVerdict::Grant as i32;
+        wire.agent.as_mut().unwrap().consent = Some(v1::AgentConsent { principal_id: "uma".into(), verdict });
+        let (told, steps) = decided(&wire);
+        assert_eq!((told.decision(), told.executed_as()), (v1::Decision::Allowed, v1::ExecutedAs::User));
+        assert_eq!(steps, states(["STEP_STATE_DONE", "STEP_STATE_DONE", "STEP_STATE_NEXT"]));
+        assert!(told.role_assignment_id.ends_with("/roleAssignments/a1"), "{}", told.role_assignment_id);
+        let reason =
+            "with the rights of the user who asks: role \"Writer\", assigned to the subject at /subs";
+        assert!(told.reason.starts_with(reason), "{}", told.reason);
+    }
+
+    #[test]
+    fn times_before_1970_count_upwards() {
+        let at = |text: &str| timestamp(text.parse().unwrap());
+        assert_eq!(at("1970-01-01T00:00:01.5Z"), prost_types::Timestamp { seconds: 1, nanos: 500_000_000 });
+        assert_eq!(at("1969-12-31T23:59:59.75Z"), prost_types::Timestamp { seconds: -1, nanos: 750_000_000 });
+    }
+
+    #[test]
     fn a_flood_of_violations_fits_into_a_header() {
         let mut wire = good();
         wire.subject.as_mut().unwrap().group_ids = vec![String::new(); MAX_GROUPS];
@@ -626,7 +1168,7 @@ mod tests {
         wire.items[0].subject = Some(v1::Subject { principal_id: "own".into(), ..Default::default() });
         let read = batch(&wire, 2).unwrap();
         let own = read.item(0, &wire.items[0]).unwrap();
-        assert_eq!(own.subject.principal, PrincipalId::Text("own"));
+        assert_eq!(own.request.subject.principal, PrincipalId::Text("own"));
         wire.items.clear();
         assert!(matches!(batch(&wire, 2), Err(BatchError::Malformed(_))));
     }

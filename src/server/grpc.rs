@@ -11,13 +11,13 @@ use tonic::{Request, Response, Status};
 
 use crate::authorizer::{Answer, Authorizer};
 use crate::metrics::{CheckLabels, Metrics};
-use crate::model::{CheckRequest, Plane, ReasonCode, Undecided};
+use crate::model::{Plane, ReasonCode, Undecided};
 use crate::proto::v1;
 use crate::proto::v1::authorization_service_server::{AuthorizationService, AuthorizationServiceServer};
 use crate::snapshot::Snapshot;
 
 use super::Transport;
-use super::convert;
+use super::convert::{self, Asked};
 use super::health::Health;
 use super::trace::{CallSpan, Method, Tracing};
 
@@ -85,7 +85,7 @@ impl AuthorizationApi {
         wire: &v1::CheckRequest,
         mut span: Option<&mut CallSpan>,
     ) -> Result<v1::CheckResponse, Status> {
-        let request = convert::check_request(wire).map_err(|violations| {
+        let asked = convert::check_request(wire).map_err(|violations| {
             self.counters.invalid.inc();
             if let Some(span) = &mut span {
                 span.invalid();
@@ -94,23 +94,23 @@ impl AuthorizationApi {
         })?;
         let active = self.authorizer.snapshot();
         let outcome = match active.get() {
-            Some(snapshot) => self.decide(snapshot, &request).map(|answer| (snapshot, answer)),
+            Some(snapshot) => self.decide(snapshot, &asked).map(|answer| (snapshot, answer)),
             None => Err(self.counters.count_undecided(Undecided::NoPolicy)),
         };
         match outcome {
             Ok((snapshot, answer)) => {
                 if let Some(span) = span {
-                    span.answered(&wire.request_id, &request, snapshot, &answer);
+                    span.answered(&wire.request_id, &asked.request, snapshot, &answer);
                 }
                 Ok(v1::CheckResponse {
-                    result: Some(convert::result(snapshot, &request, &answer)),
+                    result: Some(convert::result(snapshot, &asked, &answer)),
                     policy: Some(convert::identity(snapshot)),
                     request_id: wire.request_id.clone(),
                 })
             }
             Err(undecided) => {
                 if let Some(span) = span {
-                    span.undecided(&wire.request_id, &request, active.get(), &undecided);
+                    span.undecided(&wire.request_id, &asked.request, active.get(), &undecided);
                 }
                 Err(convert::undecided_status(&undecided))
             }
@@ -164,27 +164,28 @@ impl AuthorizationApi {
     ) -> v1::batch_check_item_result::Outcome {
         use v1::batch_check_item_result::Outcome;
 
-        let request = match batch.item(index, item) {
-            Ok(request) => request,
+        let asked = match batch.item(index, item) {
+            Ok(asked) => asked,
             Err(violations) => {
                 self.counters.invalid.inc();
                 return Outcome::Error(violations.into_item());
             }
         };
-        let outcome = self.decide(snapshot, &request);
+        let outcome = self.decide(snapshot, &asked);
         if let Some(span) = span {
-            span.item(index, &request, snapshot, outcome.as_ref());
+            span.item(index, &asked.request, snapshot, outcome.as_ref());
         }
         match outcome {
-            Ok(answer) => Outcome::Result(convert::result(snapshot, &request, &answer)),
+            Ok(answer) => Outcome::Result(convert::result(snapshot, &asked, &answer)),
+
             Err(undecided) => Outcome::Error(convert::undecided_item(&undecided)),
         }
     }
 
-    fn decide(&self, snapshot: &Snapshot, request: &CheckRequest<'_>) -> Result<Answer, Undecided> {
-        match self.authorizer.check(snapshot, request, None) {
+    fn decide(&self, snapshot: &Snapshot, asked: &Asked<'_>) -> Result<Answer, Undecided> {
+        match self.authorizer.check(snapshot, &asked.request, asked.agent.as_ref()) {
             Ok(answer) => {
-                self.counters.count(request.plane, &answer);
+                self.counters.count(asked.request.plane, &answer);
                 Ok(answer)
             }
             Err(undecided) => {
