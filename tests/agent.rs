@@ -370,7 +370,7 @@ fn user_context_example(id: &str, mut given: Fields<'_>, mut request: Fields<'_>
 }
 
 #[test]
-fn examples_of_the_reference() {
+pub(crate) fn examples_of_the_reference() {
     let cases = include_str!("cases/sre-agent.jsonl");
     let mut count = 0;
     let mut forms = std::collections::BTreeMap::<String, usize>::new();

@@ -152,7 +152,7 @@ fn deny_assignment<'v>(id: &'v str, value: &'v Value) -> (DenyAssignment, DenyRe
 }
 
 #[test]
-fn examples_of_the_reference() {
+pub(crate) fn examples_of_the_reference() {
     let cases = include_str!("cases/validation.jsonl");
     let mut count = 0;
     for line in cases.lines() {

@@ -233,7 +233,7 @@ fn judge_example<'a>(
 }
 
 #[test]
-fn examples_of_the_reference() {
+pub(crate) fn examples_of_the_reference() {
     let cases = include_str!("cases/pim-request.jsonl");
     let mut count = 0;
     for line in cases.lines() {

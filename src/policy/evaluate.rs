@@ -22,6 +22,7 @@ use std::ops::ControlFlow;
 use arrayvec::ArrayVec;
 use jiff::Timestamp;
 use smallvec::SmallVec;
+use zerocopy::little_endian::U32;
 
 use super::actions::ActionSet;
 use super::layout::{
@@ -69,9 +70,9 @@ pub(super) fn evaluate(
     find_principals(view, &request.subject, &mut principals)?;
     let (mut evaluation, horizon) = at_moment(view, request, place, &principals, actions, now)?;
     if let Some(horizon) = horizon {
-        evaluation.valid_until = valid_until(&evaluation, now, horizon, |moment| {
+        evaluation.valid_until = valid_until(view, &evaluation, now, horizon, |moment| {
             at_moment(view, request, place, &principals, actions, moment)
-        });
+        })?;
     }
     Ok(evaluation)
 }
@@ -79,26 +80,55 @@ pub(super) fn evaluate(
 /// The moment at which the answer changes, from the first at which something that took part in it changes.
 #[cold]
 fn valid_until(
+    view: &View<'_>,
     first: &Evaluation,
     now: Timestamp,
     horizon: Timestamp,
     mut again: impl FnMut(Timestamp) -> Result<(Evaluation, Option<Timestamp>), Undecided>,
-) -> Option<Timestamp> {
+) -> Result<Option<Timestamp>, Damaged> {
     let (mut before, mut moment) = (now, horizon);
     for _ in 0..MAX_MOMENTS {
         if moment <= before {
             break;
         }
         match again(moment) {
-            Ok((later, next)) if later == *first => {
+            Ok((later, next)) if says_the_same(view, first, &later)? => {
                 before = moment;
-                moment = next?;
+                match next {
+                    Some(next) => moment = next,
+                    None => return Ok(None),
+                }
             }
             // Another answer, or none.
             _ => break,
         }
     }
-    Some(moment)
+    Ok(Some(moment))
+}
+
+/// Whether two answers are one to whoever asks: what one name stands for may lie in two windows.
+fn says_the_same(view: &View<'_>, one: &Evaluation, other: &Evaluation) -> Result<bool, Damaged> {
+    let same = |entries: &[Entry], names: &[U32], one: u32, other: u32| -> Result<bool, Damaged> {
+        let (a, b) = (layout::at(entries, one)?, layout::at(entries, other)?);
+        let of = |entry: &Entry| -> Result<(u32, u32), Damaged> {
+            Ok(match entry.role.get() {
+                role if role & EXTRA == 0 => (role, 0),
+                _ => {
+                    let extra = extra_of(view, entry)?;
+                    (extra.role.get(), extra.flags.get())
+                }
+            })
+        };
+        let name = |number| layout::at(names, number).map(|name| name.get());
+        Ok(a.scope.get() == b.scope.get() && name(one)? == name(other)? && of(a)? == of(b)?)
+    };
+    let decided = match (one.decision, other.decision) {
+        (Decision::Allowed(one), Decision::Allowed(other)) => {
+            same(view.entries, view.entry_names, one.assignment(), other.assignment())?
+        }
+        (one, other) => one == other,
+    };
+    Ok(decided && one.audited == other.audited)
 }
 
 /// An answer that outlasts so many moments at which something changes is said to hold up to the last of them only.

@@ -1,0 +1,123 @@
+//! A sidecar in this process, asked over a Unix socket: its clock and its policy are in the test's hand.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use postern::authorizer::{Authorizer, CacheSettings};
+use postern::clock::Clock;
+use postern::metrics::Metrics;
+use postern::policy::Policy;
+use postern::proto::v1;
+use postern::proto::v1::attribute_value::Value as Wire;
+use postern::proto::v1::authorization_service_client::AuthorizationServiceClient;
+use postern::server::Transport;
+use postern::server::grpc::{self, AuthorizationApi, GrpcSettings};
+use postern::server::health::Health;
+use postern::snapshot::{PolicyWriter, cell};
+use serde_json::Value;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+pub(crate) struct Sidecar {
+    runtime: tokio::runtime::Runtime,
+    client: AuthorizationServiceClient<Channel>,
+    writer: PolicyWriter,
+    clock: Clock,
+    _socket: tempfile::TempDir,
+}
+
+impl Sidecar {
+    pub(crate) fn start(cache: CacheSettings) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let socket = tempfile::tempdir().unwrap();
+        let path = socket.path().join("s");
+        let (writer, reader) = cell();
+        let clock = Clock::manual(Timestamp::UNIX_EPOCH);
+        let authorizer = Authorizer::new(reader, cache, clock.clone());
+        let client = runtime.block_on(async {
+            let settings =
+                GrpcSettings { max_batch_items: 10, max_request_bytes: 1 << 20, reflection: false };
+            let api =
+                AuthorizationApi::new(authorizer, settings, Transport::Unix, &Metrics::new("", ""), None);
+            let router = grpc::router(api, &Health::new().await, settings).unwrap();
+            let listener = UnixListenerStream::new(tokio::net::UnixListener::bind(&path).unwrap());
+            tokio::spawn(router.serve_with_incoming(listener));
+            let channel = Endpoint::try_from(format!("unix://{}", path.display())).unwrap();
+            AuthorizationServiceClient::new(channel.connect().await.unwrap())
+        });
+        Self { runtime, client, writer, clock, _socket: socket }
+    }
+
+    pub(crate) fn activate(&mut self, policy: Policy) {
+        drop(self.writer.activate(policy, 0, Timestamp::UNIX_EPOCH));
+    }
+
+    pub(crate) fn set_clock(&self, now: Timestamp) {
+        self.clock.set(now);
+    }
+
+    pub(crate) fn check(&mut self, request: v1::CheckRequest) -> Result<v1::CheckResult, Status> {
+        let answer = self.runtime.block_on(self.client.check(request))?;
+        Ok(answer.into_inner().result.expect("an answer holds a result"))
+    }
+
+    #[allow(dead_code, reason = "not every test asks batches")]
+    pub(crate) fn batch(
+        &mut self,
+        request: v1::BatchCheckRequest,
+    ) -> Result<Vec<v1::BatchCheckItemResult>, Status> {
+        let answer = self.runtime.block_on(self.client.batch_check(request))?;
+        Ok(answer.into_inner().results)
+    }
+}
+
+/// A bag of attributes as messages; a JSON null is a value that is not set.
+pub(crate) fn attributes(bag: &Value) -> HashMap<String, v1::AttributeValue> {
+    let members = bag.as_object().into_iter().flatten();
+    members.map(|(name, value)| (name.clone(), attribute(value))).collect()
+}
+
+fn attribute(value: &Value) -> v1::AttributeValue {
+    let value = match value {
+        Value::Null => None,
+        Value::Bool(boolean) => Some(Wire::Boolean(*boolean)),
+        Value::Number(number) => Some(Wire::Number(number.as_i64().expect("a whole number"))),
+        Value::String(text) => Some(Wire::Text(text.clone())),
+        Value::Array(values) => {
+            Some(Wire::List(v1::AttributeList { values: values.iter().map(attribute).collect() }))
+        }
+        Value::Object(_) => Some(Wire::Dictionary(v1::AttributeDictionary { entries: attributes(value) })),
+    };
+    v1::AttributeValue { value }
+}
+
+/// Whether messages can say it: lists and dictionaries hold no lists and dictionaries there.
+#[allow(dead_code, reason = "cases are written so that they can be said")]
+pub(crate) fn can_say(bag: &Value) -> bool {
+    let compound = |value: &Value| value.is_array() || value.is_object();
+    bag.as_object().into_iter().flatten().all(|(_, value)| match value {
+        Value::Array(values) => !values.iter().any(compound),
+        Value::Object(members) => !members.values().any(compound),
+        _ => true,
+    })
+}
+
+/// As the model has it.
+pub(crate) fn valid_until(result: &v1::CheckResult) -> Option<Timestamp> {
+    let at = result.valid_until.as_ref()?;
+    Some(Timestamp::new(at.seconds, at.nanos).expect("a moment"))
+}
+
+/// The last part of an id; none of an empty one.
+pub(crate) fn name(id: &str) -> Option<String> {
+    id.rsplit('/').next().filter(|name| !name.is_empty()).map(str::to_owned)
+}
+
+/// The eligibility that an answer offers to activate.
+pub(crate) fn eligibility(result: &v1::CheckResult) -> Option<String> {
+    result.steps.iter().find_map(|step| match &step.kind {
+        Some(v1::step::Kind::ActivateRole(activation)) => name(&activation.eligibility_id),
+        _ => None,
+    })
+}
