@@ -326,6 +326,25 @@ fn deny_assignment(number: usize, more: &Value) -> Value {
     with(deny, more)
 }
 
+fn condition(text: &str) -> Value {
+    json!({"condition": text, "conditionVersion": "2.0"})
+}
+
+/// Somebody may activate the role.
+fn eligible(kind: &str, scope: &str) -> Value {
+    json!({
+        "name": numbered("f", 1),
+        "type": "Microsoft.Authorization/roleEligibilitySchedules",
+        "properties": {
+            "principalId": numbered("a", 100),
+            "principalType": kind,
+            "roleDefinitionId": role_definition_id(),
+            "scope": scope,
+            "status": "Provisioned",
+        },
+    })
+}
+
 #[test]
 fn validate_judges_as_an_author_is_judged() {
     let group = |name: &str| format!("/providers/Microsoft.Management/managementGroups/{name}");
@@ -427,6 +446,61 @@ fn validate_judges_as_an_author_is_judged() {
         (vec![deny_assignment(1, &json!({"principals": []}))], "InvalidDenyAssignment", "[]"),
         (vec![deny_assignment(1, &json!({"permissions": []}))], "InvalidDenyAssignment", "{"),
         (vec![deny_assignment(1, &json!({"scope": "x"}))], "InvalidScope", "\"x\""),
+        (vec![role_assignment(1, &condition("@Request[x] StringIs 'y'"))], "unknown_operator", "StringIs"),
+        (
+            vec![role_assignment(
+                1,
+                &condition("Exists @Request[\"x\"] AND Exists @Request[y] OR Exists @Request[z]"),
+            )],
+            "ambiguous_precedence",
+            "OR",
+        ),
+        (
+            vec![role_assignment(
+                1,
+                &with(condition("Exists @Request[x]"), &json!({"conditionVersion": "1.0"})),
+            )],
+            "InvalidCondition",
+            "\"1.0\"",
+        ),
+        (
+            vec![role_assignment(
+                1,
+                &condition(&format!("@Request[x] StringEquals '{}'", "x".repeat(8_192))),
+            )],
+            "condition_too_long",
+            "xxx",
+        ),
+        (
+            vec![custom_role(
+                1,
+                &json!({"permissions": [with(json!({"actions": ["A.B/c/read"]}), &condition("broken"))]}),
+            )],
+            "InvalidCondition",
+            "\"broken\"",
+        ),
+        (
+            vec![
+                custom_role(1, &json!({"permissions": [{"dataActions": ["Microsoft.Storage/a/b/read"]}]})),
+                role_assignment(
+                    1,
+                    &with(
+                        custom(&numbered("c", 101)),
+                        &condition("@Request[x] GuidEquals 50000000-0000-4000-8000-000000000001"),
+                    ),
+                ),
+            ],
+            "guid_operator_on_storage_role",
+            "GuidEquals",
+        ),
+        (vec![deny_assignment(1, &condition("@Request[x] StringIs 'y'"))], "unknown_operator", "StringIs"),
+        (
+            vec![eligible("ServicePrincipal", SUBSCRIPTION)],
+            "EligiblePrincipalTypeNotAllowed",
+            "\"ServicePrincipal\"",
+        ),
+        (vec![eligible("User", "/")], "EligibleScopeNotAllowed", "\"/\""),
+        (vec![eligible("User", &vault("app"))], "EligibleScopeNotAllowed", "\"/subscriptions/"),
     ];
     for (number, (documents, code, caret)) in faults.into_iter().enumerate() {
         let dir = policy();

@@ -1320,54 +1320,150 @@ struct ContosoCase {
     action: String,
     #[serde(default)]
     data_action: bool,
+    #[serde(default)]
+    sub_operation: Option<String>,
     scope: String,
+    #[serde(default)]
+    attributes: ContosoAttributes,
+    /// What an agent's action brings; such a case is one for the decision point alone.
+    #[serde(default)]
+    agent: Option<ContosoAgent>,
+    /// Without it, some day on which no activation runs.
+    #[serde(default)]
+    now: Option<String>,
     decision: String,
     #[serde(default)]
     assignment: Option<String>,
     #[serde(default)]
     deny: Option<String>,
+    #[serde(default)]
+    why: Option<String>,
+    #[serde(default)]
+    eligibility: Option<String>,
+    #[serde(default)]
+    steps: Option<Vec<String>>,
+    #[serde(default)]
+    valid_until: Option<String>,
 }
 
-/// `examples/contoso` loads without a complaint, and says what `tests/cases/contoso.jsonl` says it says.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ContosoAttributes {
+    request: serde_json::Map<String, Value>,
+    resource: serde_json::Map<String, Value>,
+    principal: serde_json::Map<String, Value>,
+    environment: serde_json::Map<String, Value>,
+}
+
+/// Who asks, and whether that user said yes to the prompts.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ContosoAgent {
+    user: Option<String>,
+    approve: Option<bool>,
+    consent: Option<bool>,
+}
+
+/// `examples/contoso` loads without a complaint, and says what `tests/cases/contoso.jsonl` says it says: asked of the
+/// policy, and of a decision point, whose second answer may come from the cache.
 #[test]
 fn contoso() {
+    use postern::model::{
+        AgentContext, ApprovalAnswer, ApprovalVerdict, ConsentAnswer, ConsentVerdict, NoAttributes,
+        RequestAttributes, Why,
+    };
+
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = include_str!("cases/contoso.jsonl");
     let (documents, problems) = load(&root.join("examples/contoso"), Lenience::Strict);
     assert!(problems.is_empty(), "{problems:?}");
     let policy = Policy::compile(&documents, CompileOptions::default()).expect("consistent documents");
-    let (mut ran, mut wrong) = (0, Vec::new());
+    let (mut writer, reader) = cell();
+    let (snapshot, _) = writer.activate(policy, 0, Timestamp::UNIX_EPOCH);
+    let policy = &snapshot.policy;
+    let (mut names, mut wrong) = (std::collections::BTreeSet::new(), Vec::new());
     for (number, line) in text.lines().enumerate() {
         let case: ContosoCase = serde_json::from_str(line)
             .unwrap_or_else(|error| panic!("contoso.jsonl:{}: {error}", number + 1));
-        let request = Request {
-            principal: case.principal,
-            groups: case.groups,
-            action: case.action,
-            is_data_action: case.data_action,
-            resource: case.scope,
-            ..Request::default()
+        assert!(names.insert(case.name.clone()), "two cases are called {:?}", case.name);
+        let time = |text: &str| text.parse::<Timestamp>().expect("a time");
+        let now = time(case.now.as_deref().unwrap_or("2026-06-01T12:00:00Z"));
+        let mut request = CheckRequest::new(
+            Subject { principal: PrincipalId::new(&case.principal), groups: &case.groups },
+            Action::parse(&case.action).expect("an action"),
+            Plane::from_data_action(case.data_action),
+            Scope::parse(&case.scope).expect("a scope"),
+        );
+        request.sub_operation = case.sub_operation.as_deref();
+        request.attributes = RequestAttributes {
+            request: &case.attributes.request,
+            resource: &case.attributes.resource,
+            principal: &case.attributes.principal,
+            environment: &case.attributes.environment,
         };
-        let outcome = with_request(&request, |request| {
-            outcome_of(&policy, policy.evaluate(request, Timestamp::UNIX_EPOCH).as_ref())
-        });
-        let filled = |name: Option<String>| name.filter(|name| !name.is_empty());
-        let wanted = (case.decision, filled(case.assignment), filled(case.deny));
-        let as_expected = match &outcome {
-            Outcome::Decided { decision, assignment, deny, .. } => {
-                // A line may leave out which assignment decides.
-                *decision == wanted.0
-                    && (wanted.1.is_none() || *assignment == wanted.1)
-                    && (wanted.2.is_none() || *deny == wanted.2)
+        let subject = |id| Subject { principal: PrincipalId::new(id), groups: &[] };
+        let context = case.agent.as_ref().map(|agent| {
+            let user = agent.user.as_deref().map(subject);
+            let approval =
+                agent.approve.map(|yes| if yes { ApprovalVerdict::Approve } else { ApprovalVerdict::Deny });
+            let consent =
+                agent.consent.map(|yes| if yes { ConsentVerdict::Grant } else { ConsentVerdict::Decline });
+            AgentContext {
+                mode: None,
+                on_behalf_of: user,
+                user_attributes: &NoAttributes,
+                approval: user.zip(approval).map(|(by, verdict)| ApprovalAnswer { by, verdict }),
+                consent: user
+                    .zip(consent)
+                    .map(|(user, verdict)| ConsentAnswer { by: user.principal, verdict }),
             }
-            _ => false,
-        };
-        if !as_expected {
-            wrong.push(format!("{}\n  wanted {wanted:?}\n  got    {outcome:?}", case.name));
+        });
+        let authorizer = Authorizer::new(reader.clone(), ALWAYS, Clock::manual(now));
+        let mut answers = Vec::new();
+        for path in ["cold", "warm"] {
+            let answer = authorizer.check(&snapshot, &request, context.as_ref()).expect("an answer");
+            let steps: Vec<String> = answer
+                .steps
+                .iter()
+                .map(|step| format!("{} {}", step.kind.name(), step.state.name()))
+                .collect();
+            answers.push((path, answer.evaluation, Some(steps)));
         }
-        ran += 1;
+        if context.is_none() {
+            answers.push(("policy", policy.evaluate(&request, now).expect("an answer"), None));
+        }
+        for (path, evaluation, steps) in answers {
+            let (mut assignment, mut deny, mut eligibility) = (None, None, None);
+            match evaluation.decision {
+                Decision::Allowed(grant) => assignment = Some(policy.role_assignment_name(grant)),
+                Decision::Denied(hit) => deny = Some(policy.deny_assignment_name(hit)),
+                Decision::NotAllowed(Why::Eligible(number)) => {
+                    eligibility = Some(policy.eligibility_name(number));
+                }
+                Decision::NotAllowed(_) => {}
+            }
+            // The policy alone knows nothing of the flow of an agent, and so of the reasons why it stops.
+            let why = evaluation.decision.reason_code().name().to_owned();
+            let of_flow = case.why.as_ref().is_some_and(|why| why.starts_with("AGENT_")) && steps.is_none();
+            let until = evaluation.valid_until.map(|until| until.to_string());
+            // A line may leave out anything but the decision.
+            let mut compare = |what: &str, wanted: &Option<String>, got: &Option<String>| {
+                if wanted.as_ref().is_some_and(|wanted| !wanted.is_empty()) && wanted != got {
+                    wrong.push(format!("{} ({path})\n  wanted {what} {wanted:?}\n  got {got:?}", case.name));
+                }
+            };
+            compare("decision", &Some(case.decision.clone()), &Some(evaluation.decision.name().to_owned()));
+            compare("assignment", &case.assignment, &assignment);
+            compare("deny", &case.deny, &deny);
+            compare("why", &case.why.clone().filter(|_| !of_flow), &Some(why));
+            compare("eligibility", &case.eligibility, &eligibility);
+            compare("valid_until", &case.valid_until, &until);
+            if let (Some(wanted), Some(got)) = (&case.steps, &steps) {
+                compare("steps", &Some(format!("{wanted:?}")), &Some(format!("{got:?}")));
+            }
+        }
     }
-    println!("contoso: {ran} cases");
-    assert!(ran > 0, "an empty file");
+    println!("contoso: {} cases", names.len());
+    assert!(!names.is_empty(), "an empty file");
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }

@@ -31,7 +31,7 @@ const TABLE: &[Row] = &[
     (1, "condition", &["model"]),
     (1, "pim", &["model"]),
     (1, "agent", &["model"]),
-    (2, "documents", &["model", "condition", "pim"]),
+    (2, "documents", &["model", "condition", "pim", "agent"]),
     (2, "authoring", &["model", "condition"]),
     (2, "policy", &["model", "condition", "agent"]),
     (3, "snapshot", &["policy"]),

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Pure: checks are the ordinary ones and asked through [`Checks`]; an approval is never a grant, since what
-//! counts is what the checks say when everything is answered. Imports `model` only; whatever answers requests
-//! that carry an agent's context may import it.
+//! counts is what the checks say when everything is answered. Imports `model` only; whatever reads agents or
+//! answers requests that carry an agent's context may import it.
 
 mod description;
 mod flow;

@@ -651,7 +651,7 @@ impl Finding {
     /// Where it stands.
     pub fn place(&self, locator: &Locator<'_>) -> At {
         match &self.part {
-            Some(part) => locator.within(self.at, &part.text, part.range.clone()),
+            Some(part) => locator.within(self.at, &part.text, &part.range).unwrap_or(self.at),
             None => self.at,
         }
     }

@@ -98,7 +98,7 @@ struct Validated {
 
 fn validate(arguments: &ValidateArgs) -> Validated {
     let options = arguments.how.options();
-    let (documents, mut problems) = documents::load(&arguments.policy, options.lenience);
+    let (documents, mut problems) = documents::load(&arguments.policy, options.reading());
     let files = documents.files.len();
     let policy = if problems.has_errors() {
         None
@@ -106,7 +106,8 @@ fn validate(arguments: &ValidateArgs) -> Validated {
         Policy::compile(&documents, options.compile).map_err(|more| problems.extend(more)).ok()
     };
     // Exports of one subscription do not say what lies above it.
-    let judge = Judge { hierarchy_complete: false, ..Judge::default() };
+    let extensions = options.reading().extensions;
+    let judge = Judge { hierarchy_complete: false, extensions, ..Judge::default() };
     let problems = judge.judge_all(&documents, &problems);
     Validated { policy: policy.filter(|_| !problems.has_errors()), problems, files }
 }

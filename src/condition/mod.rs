@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A program is self-contained and position-independent, to be copied into the buffer of a compiled policy and
-//! evaluated there, without allocation and under a step budget. Imports `model` only; `policy`, `server` and `cli`
-//! may import it.
+//! evaluated there, without allocation and under a step budget. Imports `model` only; `documents`, `policy`,
+//! `server` and `cli` may import it.
 
 pub mod ast;
 mod check;

@@ -2,8 +2,8 @@
 //! 1.2).
 
 use super::document::{Context, Document};
-use super::{ids, refuse};
-use crate::model::{Problem, RoleAssignment};
+use super::{check, condition, ids};
+use crate::model::RoleAssignment;
 
 const DECIDING: [&str; 4] = ["principalId", "scope", "roleDefinitionId", "condition"];
 
@@ -24,16 +24,7 @@ fn parse(document: &Document<'_>, context: &mut Context) -> Option<RoleAssignmen
         &["name", "roleAssignmentName"],
         context,
     );
-    let role = document.need_text(&["roleDefinitionId"], context).map(ids::role);
-    if let Some(role) = &role
-        && role.value.trim().is_empty()
-    {
-        context.report.at(
-            role.at,
-            Problem::error("RoleDefinitionDoesNotExist", "the id of the role definition is empty"),
-        );
-        return None;
-    }
+    let role = check::role_of(document, context);
     let principals = ["principalId", "objectId"];
     let principal = match document.find(&principals, context) {
         Some(value) => document.principal_of(value, context),
@@ -44,10 +35,7 @@ fn parse(document: &Document<'_>, context: &mut Context) -> Option<RoleAssignmen
     };
     let principal_type = document.label(&["principalType", "objectType"], context);
     let description = document.label(&["description"], context);
-    let condition = document.find(&["condition"], context);
-    if !refuse::no_condition(document, condition, context) {
-        return None;
-    }
+    let condition = condition::read(document, context);
     let place = place?;
     Some(RoleAssignment {
         at: document.top.at(),
@@ -57,6 +45,6 @@ fn parse(document: &Document<'_>, context: &mut Context) -> Option<RoleAssignmen
         principal_id: principal?,
         principal_type,
         description,
-        condition: None,
+        condition: condition.ok()?,
     })
 }

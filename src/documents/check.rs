@@ -1,29 +1,36 @@
 //! What only shows when all documents are seen together: ids that nothing defines, names given twice, a hierarchy
 //! that contradicts itself. Documents that are the same twice are kept once; under [`Lenience::Lenient`] the
-//! assignments that grant nothing are taken out, so that the compiler never sees them.
+//! assignments that grant nothing are taken out, so that the compiler never sees them. What is only about schedules,
+//! policies of PIM or agents is checked beside their readers.
 
 use std::hash::{Hash, Hasher};
 
 use ahash::{AHashMap, AHashSet};
 
-use super::Lenience;
-use super::document::Context;
+use super::document::{Context, Document};
+use super::report::Report;
+use super::{Lenience, activation, agent, condition, ids, schedule};
 use crate::model::{
     DenyAssignment, DenyEffect, ManagementGroup, PermissionBlock, PrincipalId, Problem, RoleAssignment,
-    RoleDefinition, Scope, ScopeKind, Severity, Spanned, Subscription,
+    RoleDefinition, Scope, ScopeKind, Severity, SourceFile, Spanned, Subscription,
 };
 
 /// Checks everything that was read.
-pub(super) fn check(context: &mut Context) {
+pub(super) fn check(context: &mut Context, sources: &[SourceFile]) {
+    // Before anything is taken out: every place of a condition gets its message.
+    condition::check(context, sources);
     roles(context);
     assignments(context);
     denies(context);
+    schedule::check(context);
+    activation::check(context);
+    agent::check(context);
     hierarchy(context);
     unknown_hierarchy(context);
 }
 
 /// Takes out the elements whose flag is set.
-fn take_out<T>(list: &mut Vec<T>, out: &[bool]) {
+pub(super) fn take_out<T>(list: &mut Vec<T>, out: &[bool]) {
     let mut flags = out.iter();
     list.retain(|_| !flags.next().copied().unwrap_or(false));
 }
@@ -77,7 +84,7 @@ fn roles(context: &mut Context) {
     take_out(&mut documents.role_definitions, &out);
 }
 
-fn check_role(role: &RoleDefinition, report: &mut super::report::Report) {
+fn check_role(role: &RoleDefinition, report: &mut Report) {
     for scope in &role.assignable_scopes {
         if let Some(wrong) = wrong_scope(&scope.value) {
             report.at(
@@ -134,6 +141,7 @@ fn same_blocks(one: &[PermissionBlock], other: &[PermissionBlock]) -> bool {
     one.len() == other.len()
         && one.iter().zip(other).all(|(one, other)| {
             one.lists().iter().zip(other.lists()).all(|((_, one), (_, other))| same_texts(one, other))
+                && condition::same(one.condition.as_ref(), other.condition.as_ref())
         })
 }
 
@@ -146,10 +154,10 @@ fn same_texts(one: &[Spanned<String>], other: &[Spanned<String>]) -> bool {
 
 /// A scope as a key: letter case does not matter.
 #[derive(PartialEq, Eq)]
-struct ScopeKey<'a>(Result<Scope<'a>, &'a str>);
+pub(super) struct ScopeKey<'a>(Result<Scope<'a>, &'a str>);
 
 impl<'a> ScopeKey<'a> {
-    fn new(text: &'a str) -> Self {
+    pub(super) fn new(text: &'a str) -> Self {
         Self(Scope::parse(text).map_err(|_| text))
     }
 }
@@ -162,7 +170,7 @@ impl Hash for ScopeKey<'_> {
 
 /// A name as a key.
 #[derive(Clone, Copy)]
-struct Name<'a>(&'a str);
+pub(super) struct Name<'a>(pub(super) &'a str);
 
 impl PartialEq for Name<'_> {
     fn eq(&self, other: &Self) -> bool {
@@ -189,15 +197,75 @@ fn hash_folded<H: Hasher>(text: &str, state: &mut H) {
     state.write_u8(0xFF);
 }
 
+/// The id of the role that a document gives or speaks of; what is wrong with it was reported.
+pub(super) fn role_of(document: &Document<'_>, context: &mut Context) -> Option<Spanned<String>> {
+    let role = ids::role(document.need_text(&["roleDefinitionId"], context)?);
+    if role.value.trim().is_empty() {
+        context.report.at(
+            role.at,
+            Problem::error("RoleDefinitionDoesNotExist", "the id of the role definition is empty"),
+        );
+        return None;
+    }
+    Some(role)
+}
+
+/// What the documents define, and how bad it is to speak of something else (semantics, section 10, row 15).
+pub(super) struct Known<'a> {
+    roles: AHashSet<&'a str>,
+    /// Roles that were refused, which has been told.
+    refused: AHashSet<&'a str>,
+    severity: Severity,
+}
+
+impl<'a> Known<'a> {
+    pub(super) fn new(roles: &'a [RoleDefinition], refused: &'a [String], lenience: Lenience) -> Self {
+        let severity = match lenience {
+            Lenience::Strict => Severity::Error,
+            Lenience::Lenient => Severity::Warning,
+        };
+        Self {
+            roles: roles.iter().map(|role| role.id.value.as_str()).collect(),
+            refused: refused.iter().map(String::as_str).collect(),
+            severity,
+        }
+    }
+
+    pub(super) fn has(&self, role: &str) -> bool {
+        self.roles.contains(role)
+    }
+
+    /// Whether a scope is one; tells when not.
+    pub(super) fn scope(&self, scope: &Spanned<String>, report: &mut Report) -> bool {
+        let Some(wrong) = wrong_scope(&scope.value) else { return true };
+        let problem =
+            Problem::error("InvalidScope", format!("`{}` {wrong}", scope.value)).value(scope.value.clone());
+        report.at(scope.at, Problem { severity: self.severity, ..problem });
+        false
+    }
+
+    /// Whether a role is defined; tells when not, and what that means.
+    pub(super) fn role(&self, role: &Spanned<String>, without: &str, report: &mut Report) -> bool {
+        let id = role.value.as_str();
+        if self.roles.contains(id) {
+            return true;
+        }
+        if !self.refused.contains(id) {
+            let problem =
+                Problem::error("RoleDefinitionDoesNotExist", format!("no document defines the role `{id}`"))
+                    .value(id)
+                    .help(format!(
+                        "export the role definitions too, with `az role definition list`; {without}"
+                    ));
+            report.at(role.at, Problem { severity: self.severity, ..problem });
+        }
+        false
+    }
+}
+
 fn assignments(context: &mut Context) {
-    let Context { lenience, report, documents, refused_roles } = context;
-    let severity = match lenience {
-        Lenience::Strict => Severity::Error,
-        Lenience::Lenient => Severity::Warning,
-    };
-    let roles: AHashSet<&str> =
-        documents.role_definitions.iter().map(|role| role.id.value.as_str()).collect();
-    let refused: AHashSet<&str> = refused_roles.iter().map(String::as_str).collect();
+    let Context { lenience, report, documents, refused_roles, .. } = context;
+    let known = Known::new(&documents.role_definitions, refused_roles, *lenience);
     let all = &documents.role_assignments;
     let mut out = vec![false; all.len()];
     let mut by_name: AHashMap<Name<'_>, &RoleAssignment> = AHashMap::with_capacity(all.len());
@@ -213,7 +281,7 @@ fn assignments(context: &mut Context) {
                     Problem::error(
                         "RoleAssignmentUpdateNotPermitted",
                         format!(
-                            "two role assignments are called `{}`, and their principal, role or scope differ",
+                            "two role assignments are called `{}`, and their principal, role, scope or condition differ",
                             assignment.name.value
                         ),
                     )
@@ -224,32 +292,20 @@ fn assignments(context: &mut Context) {
             continue;
         }
         by_name.insert(Name(&assignment.name.value), assignment);
-        if let Some(wrong) = wrong_scope(&assignment.scope.value) {
-            *out = true;
-            let problem = Problem::error("InvalidScope", format!("`{}` {wrong}", assignment.scope.value))
-                .value(assignment.scope.value.clone());
-            report.at(assignment.scope.at, Problem { severity, ..problem });
-        }
-        let role = assignment.role_definition_id.value.as_str();
-        if !roles.contains(role) {
-            *out = true;
-            // A role that was refused has been told.
-            if !refused.contains(role) {
-                let problem = Problem::error(
-                    "RoleDefinitionDoesNotExist",
-                    format!("no document defines the role `{role}`"),
-                )
-                .value(role)
-                .help("export the role definitions too, with `az role definition list`; without it the assignment grants nothing");
-                report.at(assignment.role_definition_id.at, Problem { severity, ..problem });
-            }
-        }
+        *out |= !known.scope(&assignment.scope, report);
+        *out |=
+            !known.role(&assignment.role_definition_id, "without it the assignment grants nothing", report);
         if *out {
             continue;
         }
+        let role = assignment.role_definition_id.value.as_str();
         let grant =
             (PrincipalId::new(&assignment.principal_id.value), role, ScopeKey::new(&assignment.scope.value));
         if let Some(first) = by_grant.get(&grant) {
+            // Two conditions are alternatives (semantics, section 2.6).
+            if !condition::same(first.condition.as_ref(), assignment.condition.as_ref()) {
+                continue;
+            }
             report.at(
                 assignment.name.at,
                 Problem::warning(
@@ -270,13 +326,24 @@ fn assignments(context: &mut Context) {
 }
 
 fn same_grant(one: &RoleAssignment, other: &RoleAssignment) -> bool {
-    PrincipalId::new(&one.principal_id.value) == PrincipalId::new(&other.principal_id.value)
-        && one.role_definition_id.value == other.role_definition_id.value
-        && ScopeKey::new(&one.scope.value) == ScopeKey::new(&other.scope.value)
+    same_place(
+        (&one.principal_id, &one.role_definition_id, &one.scope),
+        (&other.principal_id, &other.role_definition_id, &other.scope),
+    ) && condition::same(one.condition.as_ref(), other.condition.as_ref())
+}
+
+/// Principal, role and scope, as they are written.
+type Place<'a> = (&'a Spanned<String>, &'a Spanned<String>, &'a Spanned<String>);
+
+/// Whether principal, role and scope are the same.
+pub(super) fn same_place(one: Place<'_>, other: Place<'_>) -> bool {
+    PrincipalId::new(&one.0.value) == PrincipalId::new(&other.0.value)
+        && one.1.value == other.1.value
+        && ScopeKey::new(&one.2.value) == ScopeKey::new(&other.2.value)
 }
 
 /// Why a text is no scope of a document, as the end of a sentence.
-fn wrong_scope(text: &str) -> Option<String> {
+pub(super) fn wrong_scope(text: &str) -> Option<String> {
     if text.contains('*') {
         return Some("holds a wildcard: a scope names one place and everything below it".to_owned());
     }
@@ -327,6 +394,7 @@ fn same_deny(one: &DenyAssignment, other: &DenyAssignment) -> bool {
         && same_texts(&one.principals, &other.principals)
         && same_texts(&one.exclude_principals, &other.exclude_principals)
         && same_blocks(&one.permissions, &other.permissions)
+        && condition::same(one.condition.as_ref(), other.condition.as_ref())
 }
 
 // === hierarchy ===
@@ -389,7 +457,7 @@ fn hierarchy(context: &mut Context) {
 }
 
 /// Reports every cycle once, at the group of it that comes first.
-fn cycles(groups: &[ManagementGroup], report: &mut super::report::Report) {
+fn cycles(groups: &[ManagementGroup], report: &mut Report) {
     let index: AHashMap<String, usize> = groups
         .iter()
         .enumerate()
@@ -448,7 +516,9 @@ fn unknown_hierarchy(context: &mut Context) {
     let known: AHashSet<Name<'_>> =
         documents.subscriptions.iter().map(|subscription| Name(&subscription.id.value)).collect();
     let deny_scopes = documents.deny_assignments.iter().map(|deny| &deny.scope);
-    let scopes = documents.role_assignments.iter().map(|assignment| &assignment.scope).chain(deny_scopes);
+    let scheduled = documents.schedules.iter().map(|schedule| &schedule.scope);
+    let assigned = documents.role_assignments.iter().map(|assignment| &assignment.scope);
+    let scopes = assigned.chain(scheduled).chain(deny_scopes);
     let mut unknown: AHashSet<Name<'_>> = AHashSet::new();
     let mut example = None;
     for subscription in scopes.filter_map(|scope| Scope::parse(&scope.value).ok()?.subscription()) {

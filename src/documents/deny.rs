@@ -2,7 +2,7 @@
 
 use super::document::{Context, Document, Origin};
 use super::tree::{Kind, Value};
-use super::{ids, permissions, refuse};
+use super::{condition, ids, permissions};
 use crate::model::{ALL_PRINCIPALS, DenyAssignment, DenyEffect, PrincipalId, Problem, Severity, Spanned};
 
 const DECIDING: [&str; 11] = [
@@ -58,10 +58,10 @@ fn parse(document: &Document<'_>, context: &mut Context) -> Option<DenyAssignmen
     }
     let exclude_principals = principals_excluded(document, context);
     let effect = effect(document, context);
-    let condition = document.find(&["condition"], context);
-    let condition = refuse::no_condition(document, condition, context);
+    // Also of PowerShell's flat form: it is of the whole.
+    let condition = condition::read(document, context);
     let place = place?;
-    let deny = DenyAssignment {
+    Some(DenyAssignment {
         at: document.top.at(),
         name: place.name,
         deny_assignment_name,
@@ -72,9 +72,8 @@ fn parse(document: &Document<'_>, context: &mut Context) -> Option<DenyAssignmen
         principals: principals?,
         exclude_principals: exclude_principals?,
         effect: effect?,
-        condition: None,
-    };
-    condition.then_some(deny)
+        condition: condition.ok()?,
+    })
 }
 
 fn principals(document: &Document<'_>, name: &str, context: &mut Context) -> Option<Vec<Spanned<String>>> {

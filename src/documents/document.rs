@@ -2,19 +2,24 @@
 //! below `properties`, with every mismatch reported once.
 
 use super::Lenience;
+use super::activation::Joins;
 use super::near;
 use super::report::Report;
 use super::tree::{Entry, Kind, Value};
+use crate::condition::Extensions;
 use crate::model::{Documents, Problem, Severity, Spanned};
 
 /// What readers write to.
 #[derive(Debug, Default)]
 pub(super) struct Context {
     pub(super) lenience: Lenience,
+    pub(super) extensions: Extensions,
     pub(super) report: Report,
     pub(super) documents: Documents,
     /// Ids of role definitions that were refused: told once, not again for every assignment to them.
     pub(super) refused_roles: Vec<String>,
+    /// Policies of PIM that are still to be put together.
+    pub(super) joins: Joins,
 }
 
 /// Where a document comes from.
@@ -129,6 +134,26 @@ impl<'t> Document<'t> {
             return None;
         }
         self.text_of(value, context)
+    }
+
+    /// Whether a property is there, not null and no empty text. Says nothing of twins.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.entries().any(|entry| {
+            entry.name.eq_ignore_ascii_case(name)
+                && !entry.value.is_null()
+                && entry.value.as_str() != Some("")
+        })
+    }
+
+    /// A text that may be missing or empty.
+    pub(super) fn optional_text(
+        &self,
+        names: &[&str],
+        context: &mut Context,
+    ) -> Result<Option<Spanned<String>>, ()> {
+        let Some(value) = self.find(names, context) else { return Ok(None) };
+        let text = self.text_of(value, context).ok_or(())?;
+        Ok(Some(text).filter(|text| !text.value.is_empty()))
     }
 
     /// Says that a property is not there.

@@ -23,6 +23,13 @@ pub(super) fn split<'a>(id: &'a str, kind: &str) -> Option<Parts<'a>> {
     fits.then_some(Parts { scope: if scope.is_empty() { "/" } else { scope }, name })
 }
 
+/// The kind that an id is of, for example `roleAssignments`.
+pub(super) fn kind_of(id: &str) -> Option<&str> {
+    let (head, _) = id.trim_end_matches('/').rsplit_once('/')?;
+    let kind = last_segment(head);
+    split(id, kind).map(|_| kind)
+}
+
 /// What stands behind the last slash.
 pub(super) fn last_segment(id: &str) -> &str {
     let id = id.trim_end_matches('/');
@@ -140,6 +147,7 @@ mod tests {
             ),
         ] {
             assert_eq!(split(id, "roleAssignments"), Some(Parts { scope, name }), "{id}");
+            assert!(kind_of(id).is_some_and(|kind| kind.eq_ignore_ascii_case("roleAssignments")), "{id}");
         }
         for id in ["", "n", "/n", "/providers/Microsoft.Authorization/roleDefinitions/n", "roleAssignments/n"]
         {

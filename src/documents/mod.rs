@@ -3,20 +3,27 @@
 //! ```text
 //! directory ── files ──> bytes ── text ──> UTF-8 ── json, yaml ──> spanned value tree
 //!                                                                        │ recognize: which kind, by content
-//!          ┌───────────┬────────────┬──────────┬──────────┬──────────────┤ (lists, templates, the tenant form
-//!          ▼           ▼            ▼          ▼          ▼              ▼  are opened)
-//!        role      assignment      deny      group    hierarchy       refuse
-//!          └───────────┴────────────┴────┬─────┴──────────┘              │
-//!                                      check (across documents)          │
-//!                                        ▼                               ▼
-//!                                    Documents                        Problems (report: line, column, field)
+//!      ┌──────┬──────────┬───────┬────────┬───────────┬──────────┬───────┤ (lists, templates, the tenant form
+//!      ▼      ▼          ▼       ▼        ▼           ▼          ▼       ▼  are opened)
+//!    role assignment   deny   schedule activation   agent      group  hierarchy
+//!      └──────┴──────────┴───────┴────┬───┴───────────┴──────────┴───────┘
+//!                                   check (across documents; condition: what conditions say)
+//!                        ┌────────────┴────────────┐
+//!                        ▼                         ▼
+//!                    Documents                  Problems (report: line, column, field)
 //! ```
 //!
-//! A kind is told from what an object holds, never from the name of its file. What this version cannot evaluate
-//! (conditions, schedules, agents) is refused in `refuse`, never ignored; so is what is no policy document at all.
+//! A kind is told from what an object holds, never from the name of its file. What is no policy document of a known
+//! kind is refused, never ignored.
+//!
+//! Imports `model`, and for what texts mean `condition` (conditions), `pim` (durations, states, rules) and `agent`
+//! (what a level brings).
 
+mod activation;
+mod agent;
 mod assignment;
 mod check;
+mod condition;
 mod deny;
 mod document;
 mod files;
@@ -27,9 +34,9 @@ mod json;
 mod near;
 mod permissions;
 mod recognize;
-mod refuse;
 mod report;
 mod role;
+mod schedule;
 mod template;
 mod tenant;
 mod text;
@@ -45,6 +52,7 @@ use self::document::Context;
 use self::files::Syntax;
 use self::report::Report;
 use self::tree::{File, Tree};
+use crate::condition::Extensions;
 use crate::model::{At, Documents, Problem, Problems, SourceFile};
 
 /// How documents of real exports are taken.
@@ -58,9 +66,24 @@ pub enum Lenience {
     Lenient,
 }
 
+/// How a policy is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadOptions {
+    /// What becomes of inconsistencies.
+    pub lenience: Lenience,
+    /// Whether conditions may use operators that are no part of Azure's language.
+    pub extensions: Extensions,
+}
+
+impl From<Lenience> for ReadOptions {
+    fn from(lenience: Lenience) -> Self {
+        Self { lenience, ..Self::default() }
+    }
+}
+
 /// Reads every policy document below a directory (or one file) and checks them together. The problems hold the
 /// warnings; with an error among them the documents must not be used.
-pub fn load(path: &Path, lenience: Lenience) -> (Documents, Problems) {
+pub fn load(path: &Path, options: impl Into<ReadOptions>) -> (Documents, Problems) {
     let mut report = Report::default();
     let files = files::gather(path, &mut report);
     if files.is_empty() && !report.has_errors() {
@@ -69,21 +92,22 @@ pub fn load(path: &Path, lenience: Lenience) -> (Documents, Problems) {
                 .help("wanted .json, .jsonl, .ndjson, .yaml or .yml files in it or below it"),
         );
     }
-    read(files, lenience, report)
+    read(files, options.into(), report)
 }
 
 /// The same for texts that are already in memory: pairs of path (for messages and the kind of syntax) and bytes.
-pub fn load_texts(files: Vec<(String, Vec<u8>)>, lenience: Lenience) -> (Documents, Problems) {
+pub fn load_texts(files: Vec<(String, Vec<u8>)>, options: impl Into<ReadOptions>) -> (Documents, Problems) {
     let mut report = Report::default();
     if files.is_empty() {
         report.push(Problem::error("NoDocuments", "there are no policy documents"));
     }
-    read(files, lenience, report)
+    read(files, options.into(), report)
 }
 
-fn read(mut bytes: Vec<files::Bytes>, lenience: Lenience, report: Report) -> (Documents, Problems) {
+fn read(mut bytes: Vec<files::Bytes>, options: ReadOptions, report: Report) -> (Documents, Problems) {
     bytes.sort_by(|(one, _), (other, _)| one.cmp(other));
-    let mut context = Context { lenience, report, ..Context::default() };
+    let ReadOptions { lenience, extensions } = options;
+    let mut context = Context { lenience, extensions, report, ..Context::default() };
 
     let mut sources: Vec<SourceFile> = Vec::with_capacity(bytes.len());
     let mut trees: Vec<Tree> = Vec::with_capacity(bytes.len());
@@ -115,7 +139,7 @@ fn read(mut bytes: Vec<files::Bytes>, lenience: Lenience, report: Report) -> (Do
                 .help("`[]` says that there is nothing, an empty file does not"),
         );
     }
-    check::check(&mut context);
+    check::check(&mut context, &sources);
 
     let Context { report, mut documents, .. } = context;
     let problems = report.finish(&sources, &files);

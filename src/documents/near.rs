@@ -1,9 +1,9 @@
 //! Names that are almost another: misspelt properties.
 
 /// Names that real exports carry beside those that the readers ask for, and that must not be taken for
-/// misspellings: some are close (`roleDefinition`, `memberOf`, `copy`), the others are here for speed.
+/// misspellings: some are close (`roleDefinition`, `memberOf`, `copy`, PIM's `scopeId`), the others are here for speed.
 pub(super) fn is_known(name: &str) -> bool {
-    const KNOWN: [&str; 36] = [
+    const KNOWN: [&str; 39] = [
         "id",
         "name",
         "type",
@@ -40,6 +40,9 @@ pub(super) fn is_known(name: &str) -> bool {
         "roleAssignmentId",
         "roleAssignmentName",
         "location",
+        "scopeId",
+        "model",
+        "label",
     ];
     KNOWN.iter().any(|known| known.eq_ignore_ascii_case(name))
 }

@@ -1,8 +1,8 @@
 //! Permission blocks: the quadruple of lists that roles and deny assignments share.
 
+use super::condition;
 use super::document::{Context, Document};
 use super::near;
-use super::refuse;
 use super::tree::Value;
 use crate::model::{PermissionBlock, Problem, Spanned};
 
@@ -71,9 +71,10 @@ fn block(document: &Document<'_>, value: Value<'_>, context: &mut Context) -> Op
         };
         context.report.at(entry.key.at(), problem);
     }
-    let condition = refuse::no_condition(&part, value.get("condition"), context);
+    let condition = condition::read(&part, context);
     let lists = lists(&part, value, context)?;
-    (known && condition).then_some(lists)
+    let block = PermissionBlock { condition: condition.ok()?, ..lists };
+    known.then_some(block)
 }
 
 fn lists(document: &Document<'_>, value: Value<'_>, context: &mut Context) -> Option<PermissionBlock> {

@@ -3,8 +3,9 @@
 
 use super::document::{Context, Document, Origin, wrong_type};
 use super::hierarchy::Level;
+use super::schedule::Told;
 use super::tree::{Kind, Value};
-use super::{assignment, deny, group, hierarchy, refuse, role, template, tenant};
+use super::{activation, agent, assignment, deny, group, hierarchy, ids, role, schedule, template, tenant};
 use crate::model::Problem;
 
 /// What a value is.
@@ -23,7 +24,15 @@ pub(super) enum Is {
     Template,
     /// One object with sections.
     Tenant,
-    Schedule,
+    /// With what the section says that it stands in.
+    Schedule(Option<Told>),
+    /// A request for a schedule.
+    ScheduleRequest,
+    /// Which rules are of which role and scope.
+    PolicyAssignment,
+    ManagementPolicy,
+    /// Both of these, in our own form.
+    ActivationPolicy,
     Agent,
     Unknown,
 }
@@ -57,12 +66,6 @@ fn read_object(value: Value<'_>, context: &mut Context) {
 
 /// Reads an object as a document of a kind; containers are not documents.
 pub(super) fn read_as(is: Is, value: Value<'_>, origin: Origin, context: &mut Context) {
-    match is {
-        // The twins of a refused document do not matter.
-        Is::Schedule => return refuse::schedule(value, context),
-        Is::Agent => return refuse::agent(value, context),
-        _ => {}
-    }
     if origin == Origin::Template {
         return template::read_resource(is, value, context);
     }
@@ -77,8 +80,12 @@ pub(super) fn read_document(is: Is, document: &Document<'_>, context: &mut Conte
         Is::DenyAssignment => deny::read(document, context),
         Is::Group { by_type } => group::read(document, by_type, context),
         Is::Hierarchy(level) => hierarchy::read(document, level, context),
-        Is::Schedule => refuse::schedule(document.top, context),
-        Is::Agent => refuse::agent(document.top, context),
+        Is::Schedule(section) => schedule::read(document, section, context),
+        Is::ScheduleRequest => schedule::request(document.top, context),
+        Is::PolicyAssignment => activation::read_assignment(document, context),
+        Is::ManagementPolicy => activation::read_policy(document, context),
+        Is::ActivationPolicy => activation::read_own(document, context),
+        Is::Agent => agent::read(document, context),
         Is::List | Is::Template | Is::Tenant | Is::Unknown => {
             let problem = unknown(document.top);
             context.report.at(document.top.at(), problem);
@@ -138,12 +145,14 @@ struct Marks<'t> {
     parent: bool,
     /// Of schedules.
     schedule: bool,
-    member_type: bool,
-    start: bool,
+    schedule_kind: bool,
+    request_type: bool,
     policy_rules: bool,
+    policy_id: bool,
     /// Of agents.
     managed_identity: bool,
     mode_or_level: bool,
+    managed_groups: bool,
     /// Of templates.
     schema: Option<&'t str>,
     content_version: bool,
@@ -198,14 +207,25 @@ impl<'t> Marks<'t> {
             | "linkedroleeligibilityscheduleinstanceid"
             | "targetroleeligibilityscheduleid"
             | "targetroleassignmentscheduleid"
+            | "roleassignmentschedulerequestid"
+            | "roleeligibilityschedulerequestid"
             | "originroleassignmentid"
             | "assignmenttype"
-            | "scheduleinfo" => self.schedule |= !value.is_null(),
-            "membertype" => self.member_type = true,
-            "startdatetime" => self.start = true,
+            | "scheduleinfo"
+            | "startdatetime"
+            | "enddatetime" => self.schedule |= !value.is_null(),
+            "kind" => {
+                self.schedule_kind =
+                    value.as_str().is_some_and(|word| schedule::kind_by_word(word).is_some());
+            }
+            "requesttype" => self.request_type |= !value.is_null(),
             "effectiverules" | "isorganizationdefault" => self.policy_rules = true,
+            "policyid" => self.policy_id = true,
             "managedidentity" => self.managed_identity = true,
-            "mode" | "level" => self.mode_or_level = true,
+            "mode" | "level" | "permissionlevel" | "permission_level" => self.mode_or_level = true,
+            "managedresourcegroups" | "managedresources" | "managed_resource_groups" => {
+                self.managed_groups = true;
+            }
             "$schema" if top => self.schema = value.as_str(),
             "contentversion" if top => self.content_version = true,
             "resources" if top => self.resources = true,
@@ -234,17 +254,35 @@ pub(super) fn recognize(value: Value<'_>) -> Is {
     if marks.value_is_list && marks.resource_type.is_none() && !marks.properties {
         return Is::List;
     }
+    let by_id = marks.id.and_then(by_id);
+    // Of what has a time, a request is told from a schedule by what it asks for, unless it says what it is.
+    let scheduled = if marks.request_type && !marks.schedule_kind && by_id.is_none() {
+        Is::ScheduleRequest
+    } else {
+        by_id.unwrap_or(Is::Schedule(None))
+    };
     if let Some(is) = marks.resource_type.and_then(by_type) {
         // An assignment that carries a schedule is one, whatever it calls itself.
-        return if is == Is::RoleAssignment && marks.schedule { Is::Schedule } else { is };
+        let carries = marks.schedule || marks.schedule_kind || by_id.is_some();
+        return if is == Is::RoleAssignment && carries { scheduled } else { is };
+    }
+    if let Some(is) = by_id {
+        return is;
     }
     if marks.odata_type.is_some_and(|kind| kind.eq_ignore_ascii_case("#microsoft.graph.group")) {
         return Is::Group { by_type: true };
     }
-    if marks.schedule || (marks.member_type && marks.start) || (marks.policy_rules && marks.scope) {
-        return Is::Schedule;
+    let assigned = marks.principal_id || (marks.object_id && marks.scope);
+    if marks.schedule || (marks.schedule_kind && assigned) || (marks.request_type && assigned) {
+        return scheduled;
     }
-    if marks.managed_identity && marks.mode_or_level {
+    if (marks.policy_rules || marks.policy_id) && marks.role_definition_id && !assigned {
+        return Is::PolicyAssignment;
+    }
+    if marks.policy_rules && marks.scope {
+        return Is::ManagementPolicy;
+    }
+    if (marks.managed_identity && marks.mode_or_level) || marks.managed_groups {
         return Is::Agent;
     }
     if marks.section && !marks.properties && marks.resource_type.is_none() {
@@ -253,7 +291,6 @@ pub(super) fn recognize(value: Value<'_>) -> Is {
     if marks.deny_name || marks.deny_only || marks.principals {
         return Is::DenyAssignment;
     }
-    let assigned = marks.principal_id || (marks.object_id && marks.scope);
     if assigned || marks.role_definition_id || marks.role_assignment_id {
         return Is::RoleAssignment;
     }
@@ -276,6 +313,26 @@ pub(super) fn recognize(value: Value<'_>) -> Is {
     Is::Unknown
 }
 
+/// The kind of PIM that an id stands for; the others are told by what they hold.
+fn by_id(id: &str) -> Option<Is> {
+    by_pim_type(ids::kind_of(id)?)
+}
+
+/// The last part of a resource type of PIM.
+fn by_pim_type(name: &str) -> Option<Is> {
+    const REQUESTS: [&str; 2] = ["roleAssignmentScheduleRequests", "roleEligibilityScheduleRequests"];
+    let is = |known: &str| name.eq_ignore_ascii_case(known);
+    Some(match name {
+        _ if REQUESTS.into_iter().any(is) => Is::ScheduleRequest,
+        _ if is("roleManagementPolicyAssignments") => Is::PolicyAssignment,
+        _ if is("roleManagementPolicies") => Is::ManagementPolicy,
+        _ => {
+            Told::by_name(name)?;
+            Is::Schedule(None)
+        }
+    })
+}
+
 /// The kind that a resource type stands for.
 pub(super) fn by_type(name: &str) -> Option<Is> {
     let name = name.trim_start_matches('/').to_ascii_lowercase();
@@ -284,7 +341,7 @@ pub(super) fn by_type(name: &str) -> Option<Is> {
         "microsoft.authorization/roledefinitions" => Is::RoleDefinition,
         "microsoft.authorization/roleassignments" => Is::RoleAssignment,
         "microsoft.authorization/denyassignments" => Is::DenyAssignment,
-        "microsoft.app/agents" => Is::Agent,
+        "microsoft.app/agents" | "microsoft.sreagent/agents" => Is::Agent,
         "microsoft.management/managementgroups" => Is::Hierarchy(Level::ManagementGroup),
         "subscriptions"
         | "microsoft.management/managementgroups/subscriptions"
@@ -295,13 +352,12 @@ pub(super) fn by_type(name: &str) -> Option<Is> {
             let authorization = holder == "microsoft.authorization"
                 || holder.ends_with("/providers")
                 || holder.starts_with("microsoft.authorization/");
-            let scheduled = ["roleassignmentschedule", "roleeligibilityschedule", "rolemanagementpolic"];
             match last {
                 "roleassignments" if holder.ends_with("/providers") => Is::RoleAssignment,
                 "roledefinitions" if holder.ends_with("/providers") => Is::RoleDefinition,
                 "denyassignments" if holder.ends_with("/providers") => Is::DenyAssignment,
-                _ if authorization && scheduled.iter().any(|prefix| last.starts_with(prefix)) => Is::Schedule,
-                _ => return None,
+                _ if !authorization => return None,
+                _ => return by_pim_type(last),
             }
         }
     })
@@ -315,7 +371,7 @@ struct Portrait {
     needs: &'static [&'static [&'static str]],
 }
 
-const PORTRAITS: [Portrait; 5] = [
+const PORTRAITS: [Portrait; 8] = [
     Portrait {
         name: "a role assignment",
         hints: &[
@@ -350,6 +406,29 @@ const PORTRAITS: [Portrait; 5] = [
         name: "a management group or subscription",
         hints: &["tenantId", "displayName", "subscriptionId", "managementGroup", "state"],
         needs: &[&["type"], &["parent", "children"]],
+    },
+    Portrait {
+        name: "a PIM schedule",
+        hints: &["memberType", "status", "justification", "ticketInfo", "expandedProperties"],
+        needs: &[&["principalId"], &["roleDefinitionId"], &["startDateTime"]],
+    },
+    Portrait {
+        name: "a policy of PIM",
+        hints: &["rules", "policyProperties", "isOrganizationDefault", "maximumDuration", "approvers"],
+        needs: &[&["type"], &["effectiveRules", "rules"]],
+    },
+    Portrait {
+        name: "an agent",
+        hints: &[
+            "mode",
+            "level",
+            "identity",
+            "managedIdentity",
+            "approverRole",
+            "privilegedRoles",
+            "queryActions",
+        ],
+        needs: &[&["managedIdentity", "principalId"], &["managedResourceGroups"]],
     },
 ];
 

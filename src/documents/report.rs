@@ -17,6 +17,8 @@ const LONGEST_VALUE: usize = 200;
 struct Found {
     problem: Problem,
     at: Option<At>,
+    /// The value that the place lies in, where it is no value itself.
+    inside: Option<At>,
     /// The place of what it contradicts, which goes in front of the help.
     other: Option<At>,
 }
@@ -47,6 +49,11 @@ impl Report {
         self.keep(problem, Some(at), Some(other));
     }
 
+    /// A problem at a place inside a text: `value` is the place of the whole.
+    pub(super) fn inside(&mut self, value: At, at: At, problem: Problem) {
+        self.keep_found(Found { problem, at: Some(at), inside: Some(value), other: None });
+    }
+
     /// A problem with a value, which is shown.
     pub(super) fn value(&mut self, value: Value<'_>, mut problem: Problem) {
         if problem.value.is_none() {
@@ -70,7 +77,12 @@ impl Report {
         self.more_errors > 0 || self.found.iter().any(|found| found.problem.severity == Severity::Error)
     }
 
-    fn keep(&mut self, mut problem: Problem, at: Option<At>, other: Option<At>) {
+    fn keep(&mut self, problem: Problem, at: Option<At>, other: Option<At>) {
+        self.keep_found(Found { problem, at, inside: None, other });
+    }
+
+    fn keep_found(&mut self, mut found: Found) {
+        let problem = &mut found.problem;
         if self.found.len() >= MOST {
             match problem.severity {
                 Severity::Error => self.more_errors = self.more_errors.saturating_add(1),
@@ -84,7 +96,7 @@ impl Report {
             value.truncate(end);
             value.push('…');
         }
-        self.found.push(Found { problem, at, other });
+        self.found.push(found);
     }
 
     /// Everything, in the order of file, line and column; what has no place first.
@@ -96,11 +108,13 @@ impl Report {
         self.name_others(sources);
         self.found.sort_by_key(|found| found.at.map(|at| (at.file, at.start)));
         let mut cursor = Cursor::default();
-        for Found { mut problem, at, .. } in self.found {
+        for Found { mut problem, at, inside, .. } in self.found {
             if let Some(at) = at {
                 let documents = usize::try_from(at.file).ok().and_then(|file| self.documents.get(file));
                 let file = files.iter().find(|file| file.index == at.file);
-                let path = documents.zip(file).and_then(|(documents, file)| file.path(documents, at));
+                let path = documents
+                    .zip(file)
+                    .and_then(|(documents, file)| file.path(documents, inside.unwrap_or(at)));
                 let path = path.unwrap_or_default();
                 problem.field = match (path.is_empty(), problem.field.is_empty()) {
                     (false, false) => format!("{path}.{}", problem.field),

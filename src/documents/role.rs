@@ -1,8 +1,8 @@
 //! Role definitions, in the shapes of the CLI, of REST and of PowerShell (semantics, section 1.1).
 
 use super::document::{Context, Document};
-use super::{ids, permissions, refuse};
-use crate::model::{Guid, Problem, RoleDefinition, Spanned};
+use super::{condition, ids, permissions};
+use crate::model::{Guid, PermissionBlock, Problem, RoleDefinition, Spanned};
 
 const DECIDING: [&str; 7] = [
     "actions",
@@ -32,11 +32,10 @@ fn parse(document: &Document<'_>, context: &mut Context) -> Result<RoleDefinitio
     let description = document.label(&["description"], context);
     let permissions = permissions::read(document, context);
     let assignable_scopes = document.texts(&["assignableScopes"], context);
-    let condition = document.find(&["condition"], context);
-    let condition = refuse::no_condition(document, condition, context);
+    let permissions = flat_condition(document, permissions, context);
     let Some((id, role_name)) = names else { return Err(None) };
-    match (permissions, assignable_scopes, condition) {
-        (Some(permissions), Some(assignable_scopes), true) => Ok(RoleDefinition {
+    match (permissions, assignable_scopes) {
+        (Some(permissions), Some(assignable_scopes)) => Ok(RoleDefinition {
             at: document.top.at(),
             id,
             role_name,
@@ -47,6 +46,28 @@ fn parse(document: &Document<'_>, context: &mut Context) -> Result<RoleDefinitio
         }),
         _ => Err(Some(id)),
     }
+}
+
+/// The condition of PowerShell's flat form belongs to its one block; beside `permissions` it belongs nowhere.
+fn flat_condition(
+    document: &Document<'_>,
+    permissions: Option<Vec<PermissionBlock>>,
+    context: &mut Context,
+) -> Option<Vec<PermissionBlock>> {
+    let Some(condition) = condition::read(document, context).ok()? else { return permissions };
+    if document.has("permissions") {
+        context.report.at(
+            condition.text.at,
+            Problem::error("InvalidCondition", "a role as a whole has no condition")
+                .help("it belongs to an entry of `permissions`: write it into each that it is meant for"),
+        );
+        return None;
+    }
+    let mut permissions = permissions?;
+    for block in &mut permissions {
+        block.condition = Some(condition.clone());
+    }
+    Some(permissions)
 }
 
 /// Id and display name. `name` is the id to the CLI and to REST, and the display name to PowerShell, whose `Id` is

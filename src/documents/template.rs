@@ -3,7 +3,7 @@
 
 use super::document::{Context, Document, Origin, is_expression, unresolved, unresolved_problem, wrong_type};
 use super::recognize::{self, Is};
-use super::refuse;
+use super::schedule;
 use super::tree::{Kind, Value};
 
 /// What stands above a resource and decides whether it is deployed at all, and how often.
@@ -56,9 +56,16 @@ fn read_one(value: Value<'_>, above: Above, context: &mut Context) {
         return;
     }
     match is {
-        Some(is @ (Is::RoleDefinition | Is::RoleAssignment | Is::DenyAssignment | Is::Schedule)) => {
-            resource(is, value, above, context);
-        }
+        Some(
+            is @ (Is::RoleDefinition
+            | Is::RoleAssignment
+            | Is::DenyAssignment
+            | Is::Schedule(_)
+            | Is::ScheduleRequest
+            | Is::PolicyAssignment
+            | Is::ManagementPolicy
+            | Is::Agent),
+        ) => resource(is, value, above, context),
         _ => {
             let Some(below) = deployed(value, above) else { return };
             if type_name.is_some_and(|name| name.eq_ignore_ascii_case("Microsoft.Resources/deployments"))
@@ -105,8 +112,8 @@ fn deployed(value: Value<'_>, above: Above) -> Option<Above> {
 }
 
 fn resource(is: Is, value: Value<'_>, above: Above, context: &mut Context) {
-    if is == Is::Schedule {
-        return refuse::schedule(value, context);
+    if is == Is::ScheduleRequest {
+        return schedule::request(value, context);
     }
     let mut document = Document::open(value, Origin::Template, context);
     if document.inner.is_some() {
@@ -127,7 +134,8 @@ fn resource(is: Is, value: Value<'_>, above: Above, context: &mut Context) {
         }
         document = document.without_deployment_condition();
     }
-    if is != Is::RoleDefinition && document.find(&["scope", "id"], context).is_none() {
+    let anywhere = matches!(is, Is::RoleDefinition | Is::ManagementPolicy | Is::Agent);
+    if !anywhere && document.find(&["scope", "id"], context).is_none() {
         context.report.document(value);
         let problem =
             unresolved_problem("the scope of this resource is wherever its template is deployed", context);

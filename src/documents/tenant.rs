@@ -2,10 +2,11 @@
 //! read better.
 
 use super::document::{Context, Document, Origin, wrong_type};
+use super::group;
 use super::hierarchy::{self, Level};
 use super::recognize::{self, Is};
+use super::schedule::Told;
 use super::tree::{Kind, Value};
-use super::{group, refuse};
 use crate::model::Problem;
 
 /// One section.
@@ -17,6 +18,13 @@ pub(super) enum Section {
     Groups,
     ManagementGroups,
     Subscriptions,
+    /// With what its name says of them.
+    Schedules(Option<Told>),
+    ScheduleRequests,
+    PolicyAssignments,
+    ManagementPolicies,
+    ActivationPolicies,
+    Agents,
 }
 
 /// The section that a name stands for: letter case, `_` and `-` do not matter.
@@ -28,18 +36,23 @@ pub(super) fn section(name: &str) -> Option<Section> {
         "groups" => Section::Groups,
         "managementgroups" => Section::ManagementGroups,
         "subscriptions" => Section::Subscriptions,
-        _ => return None,
+        "schedules" => Section::Schedules(None),
+        "roleassignmentschedulerequests" | "roleeligibilityschedulerequests" => Section::ScheduleRequests,
+        "rolemanagementpolicyassignments" => Section::PolicyAssignments,
+        "rolemanagementpolicies" => Section::ManagementPolicies,
+        "activationpolicies" => Section::ActivationPolicies,
+        "agents" => Section::Agents,
+        name => Section::Schedules(Some(Told::by_name(name)?)),
     })
 }
 
-/// Whether a name belongs to this form, also of a section that is refused.
+/// Whether a name belongs to this form.
 pub(super) fn is_section(name: &str) -> bool {
     // Every one ends so; most names do not, and this is asked of every property.
-    name.ends_with(['s', 'S'])
-        && (section(name).is_some() || matches!(folded(name).as_str(), "schedules" | "agents"))
+    name.ends_with(['s', 'S']) && section(name).is_some()
 }
 
-fn folded(name: &str) -> arrayvec::ArrayString<24> {
+fn folded(name: &str) -> arrayvec::ArrayString<40> {
     let mut folded = arrayvec::ArrayString::new();
     for letter in name.chars().filter(|letter| !matches!(letter, '_' | '-')) {
         if folded.try_push(letter.to_ascii_lowercase()).is_err() {
@@ -59,7 +72,7 @@ pub(super) fn read(value: Value<'_>, context: &mut Context) {
     let mut seen: Vec<Section> = Vec::new();
     for entry in value.entries() {
         let Some(section) = section(entry.name) else {
-            other(entry.name, entry.key, entry.value, context);
+            other(entry.name, entry.key, context);
             continue;
         };
         if seen.contains(&section) {
@@ -97,10 +110,21 @@ fn read_section(section: Section, tenant: &Document<'_>, value: Value<'_>, conte
     }
 }
 
-/// A document of a section is what the section says, unless it is of a kind that is refused.
+/// A document of a section is what the section says, unless it is known for one of another kind that must not be
+/// taken for it: an eligibility among role assignments would grant.
 fn read_element(section: Section, value: Value<'_>, context: &mut Context) {
     let is = match (recognize::recognize(value), section) {
-        (refused @ (Is::Schedule | Is::Agent), _) => refused,
+        (Is::ScheduleRequest, _) | (_, Section::ScheduleRequests) => Is::ScheduleRequest,
+        (
+            found @ (Is::Schedule(_) | Is::PolicyAssignment | Is::ManagementPolicy),
+            Section::RoleDefinitions | Section::RoleAssignments | Section::DenyAssignments,
+        ) => found,
+        (Is::Agent, Section::RoleAssignments) => Is::Agent,
+        (_, Section::Schedules(told)) => Is::Schedule(told),
+        (_, Section::PolicyAssignments) => Is::PolicyAssignment,
+        (_, Section::ManagementPolicies) => Is::ManagementPolicy,
+        (_, Section::ActivationPolicies) => Is::ActivationPolicy,
+        (_, Section::Agents) => Is::Agent,
         (_, Section::RoleDefinitions) => Is::RoleDefinition,
         (_, Section::RoleAssignments) => Is::RoleAssignment,
         (_, Section::DenyAssignments) => Is::DenyAssignment,
@@ -121,34 +145,17 @@ fn read_element(section: Section, value: Value<'_>, context: &mut Context) {
 }
 
 /// A misspelt section would be a policy without it, so names that are not known are refused.
-fn other(name: &str, key: Value<'_>, value: Value<'_>, context: &mut Context) {
+fn other(name: &str, key: Value<'_>, context: &mut Context) {
     if name.starts_with(['$', '_', '@']) || NOTES.iter().any(|note| name.eq_ignore_ascii_case(note)) {
-        return;
-    }
-    let empty = value.is_null()
-        || (matches!(value.kind(), Kind::Array | Kind::Object)
-            && value.elements().next().is_none()
-            && value.entries().next().is_none());
-    let folded: String =
-        name.chars().filter(|letter| !matches!(letter, '_' | '-')).collect::<String>().to_ascii_lowercase();
-    let schedules = ["schedules", "roleassignmentschedule", "roleeligibilityschedule", "rolemanagementpolic"];
-    if schedules.iter().any(|prefix| folded.starts_with(prefix)) || folded == "eligibilities" {
-        if !empty {
-            refuse::schedule(value, context);
-        }
-        return;
-    }
-    if folded == "agents" {
-        if !empty {
-            refuse::agent(value, context);
-        }
         return;
     }
     context.report.at(
         key.at(),
         Problem::error("UnknownProperty", format!("`{name}` is no section of a policy")).value(name).help(
-            "wanted `roleDefinitions`, `roleAssignments`, `denyAssignments`, `groups`, `managementGroups` or \
-             `subscriptions`",
+            "wanted `roleDefinitions`, `roleAssignments`, `denyAssignments`, `groups`, `managementGroups`, \
+             `subscriptions`, `schedules`, `activationPolicies`, `agents`, or a section named after a resource type \
+             of PIM: `roleAssignmentSchedules`, `roleEligibilitySchedules` and their `…Instances`, \
+             `roleManagementPolicies`, `roleManagementPolicyAssignments`",
         ),
     );
 }

@@ -1,7 +1,7 @@
 //! Whole documents: every shape, every refusal with its place.
 
 use super::*;
-use crate::model::{DenyEffect, Severity};
+use crate::model::{AgentLevel, AgentMode, DenyEffect, Severity};
 
 const ROLE: &str = "8e3af657-a8ff-443c-a75c-2fe8c4bcb635";
 const SUB: &str = "/subscriptions/11111111-1111-1111-1111-111111111111";
@@ -209,24 +209,67 @@ fn refusals() {
     let mut wrong = Vec::new();
     for (text, expected) in [
         // Conditions.
-        (assigned(r#""name":"a","condition":"true""#), vec!["ConditionsNotSupported condition 2:24"]),
+        (assigned(r#""name":"a","condition":7"#), vec!["InvalidType condition 2:24"]),
+        (assigned(r#""name":"a","condition":"x","conditionVersion":["2.0"]"#), vec!["InvalidType conditionVersion 2:47"]),
+        (role(r#""permissions":[{"actions":["*"]}],"condition":"true""#), vec!["InvalidCondition condition 2:47"]),
+        // Schedules.
+        (assigned(r#""name":"a","type":"Microsoft.Authorization/roleAssignments","startDateTime":"2025-01-01T00:00:00Z""#), vec!["MissingProperty kind 1:1"]),
+        (assigned(r#""name":"a","endDateTime":"2025-01-01T00:00:00Z""#), vec!["MissingProperty kind 1:1"]),
+        (format!(r#"{{"schedules":[{{{ok},"name":"s"}}]}}"#), vec!["MissingProperty kind 1:15"]),
+        (assigned(r#""name":"a","kind":"permanent","startDateTime":"2025-01-01T00:00:00Z""#), vec!["InvalidSchedule kind 2:19"]),
+        (assigned(r#""name":"a","kind":"active","roleEligibilityScheduleId":"x""#), vec!["ContradictoryKind  1:1"]),
+        (assigned(r#""name":"a","type":"Microsoft.Authorization/roleEligibilitySchedules","assignmentType":"Activated""#), vec!["ContradictoryKind  1:1"]),
         (
-            r#"{"properties":{"principalId":"x","condition":"y"},"id":"/providers/Microsoft.Authorization/roleAssignments/a"}"#
-                .to_owned(),
-            vec!["MissingProperty properties.roleDefinitionId 1:15", "ConditionsNotSupported properties.condition 1:46"],
+            assigned(r#""id":"$SUB/providers/Microsoft.Authorization/roleEligibilitySchedules/a","type":"Microsoft.Authorization/roleEligibilityScheduleInstances""#),
+            vec!["ContradictoryKind  1:1"],
         ),
-        (role(r#""permissions":[{"actions":["*"]},{"condition":"x"}]"#), vec!["ConditionsNotSupported permissions[1].condition 2:47"]),
-        (role(r#""Actions":[],"Condition":"x""#), vec!["ConditionsNotSupported Condition 2:26"]),
-        (deny(r#""principals":["x"],"condition":"x""#), vec!["ConditionsNotSupported condition 2:32"]),
-        // Schedules and agents.
-        (assigned(r#""type":"Microsoft.Authorization/RoleAssignmentScheduleInstances""#), vec!["SchedulesNotSupported  1:1"]),
-        (assigned(r#""roleEligibilityScheduleId":"x""#), vec!["SchedulesNotSupported  1:1"]),
-        (assigned(r#""memberType":"Direct","startDateTime":"x""#), vec!["SchedulesNotSupported  1:1"]),
-        (r#"{"schedules":[{}],"eligibilities":[]}"#.into(), vec!["SchedulesNotSupported schedules 1:14"]),
-        (r#"{"groups":{},"schedules":[{}],"agents":[{}]}"#.into(), vec!["SchedulesNotSupported schedules 1:26", "AgentsNotSupported agents 1:40"]),
-        (r#"{"roleAssignments":[{"type":"Microsoft.App/agents"}]}"#.into(), vec!["AgentsNotSupported roleAssignments[0] 1:21"]),
-        (r#"{"managedIdentity":"x","mode":"Review"}"#.into(), vec!["AgentsNotSupported  1:1"]),
-        (r#"{"type":"Microsoft.Authorization/roleManagementPolicies"}"#.into(), vec!["SchedulesNotSupported  1:1"]),
+        (format!(r#"{{"roleEligibilitySchedules":[{{{ok},"name":"s","kind":"active"}}]}}"#), vec!["ContradictoryKind  1:30"]),
+        (r#"{"type":"Microsoft.Authorization/roleEligibilitySchedules"}"#.into(), vec!["MissingProperty name 1:1", "MissingProperty scope 1:1", "MissingProperty roleDefinitionId 1:1", "MissingProperty principalId 1:1"]),
+        (assigned(r#""name":"a","kind":"active","startDateTime":"2025-01-01""#), vec!["InvalidDateTime startDateTime 2:44"]),
+        (assigned(r#""name":"a","kind":"active","startDateTime":7,"endDateTime":"""#), vec!["InvalidType startDateTime 2:44", "InvalidDateTime endDateTime 2:60"]),
+        (assigned(r#""name":"a","kind":"active","endDatTime":"2025-01-01T00:00:00Z""#), vec!["UnknownProperty endDatTime 2:28"]),
+        (assigned(r#""name":"a","kind":"active","status":"Active""#), vec!["InvalidSchedule status 2:37"]),
+        (assigned(r#""name":"a","kind":"active","scheduleInfo":{"expiration":{"type":"AfterDuration","duration":"8h"}}"#), vec!["InvalidSchedule scheduleInfo.expiration.duration 2:92"]),
+        (assigned(r#""name":"a","kind":"active","scheduleInfo":{"expiration":{"type":"AfterDuration","duration":"PT8H"}}"#), vec!["InvalidSchedule scheduleInfo.expiration.duration 2:92"]),
+        (assigned(r#""name":"a","kind":"active","scheduleInfo":{"expiration":{"type":"AfterDateTime"}}"#), vec!["MissingProperty scheduleInfo.expiration.endDateTime 2:57"]),
+        (assigned(r#""name":"a","kind":"active","scheduleInfo":{"expiration":{"type":"Never"}}"#), vec!["InvalidSchedule scheduleInfo.expiration.type 2:65"]),
+        (assigned(r#""name":"a","kind":"active","scheduleInfo":"P1D""#), vec!["InvalidType scheduleInfo 2:43"]),
+        // Policies of PIM.
+        (r#"{"type":"Microsoft.Authorization/roleManagementPolicies"}"#.into(), vec!["MissingProperty name 1:1", "MissingProperty rules 1:1"]),
+        (r#"{"roleManagementPolicyAssignments":[{"scope":"$SUB","roleDefinitionId":"$ROLE"}]}"#.into(), vec!["MissingProperty effectiveRules 1:37"]),
+        (r#"{"roleManagementPolicyAssignments":[{"scope":"$SUB","roleDefinitionId":"$ROLE","policyId":"/x/p"}]}"#.into(), vec!["PolicyDoesNotExist policyId 1:169"]),
+        (
+            r#"{"scope":"$SUB","roleDefinitionId":"$ROLE","properties":{"effectiveRules":[{"id":"Enablement_EndUser_Assignment","enabledRules":["Mfa"]},
+{"id":"Expiration_EndUser_Assignment","maximumDuration":"8h"},{"id":"Approval_EndUser_Assignment","setting":{"isApprovalRequired":true}},{}]}}"#.into(),
+            vec![
+                "InvalidPolicyRule properties.effectiveRules[0].enabledRules[0] 1:208",
+                "InvalidPolicyRule properties.effectiveRules[1].maximumDuration 2:57",
+                "InvalidPolicyRule properties.effectiveRules[2].setting.approvalStages 2:109",
+                "InvalidPolicyRule properties.effectiveRules[3].id 2:138",
+            ],
+        ),
+        (r#"{"roleManagementPolicyAssignments":[{"scope":"$SUB","roleDefinitionId":"$ROLE","effectiveRules":{}}]}"#.into(), vec!["InvalidType effectiveRules 1:175"]),
+        (r#"{"activationPolicies":[{"scope":"$SUB","roleDefinitionId":"$ROLE","maxDuration":"PT8H"}]}"#.into(), vec!["UnknownProperty maxDuration 1:145"]),
+        (r#"{"activationPolicies":[{"scope":"$SUB","roleDefinitionId":"$ROLE","maximumDuration":"8h","mfa":"yes"}]}"#.into(), vec!["InvalidPolicyRule maximumDuration 1:163", "InvalidType mfa 1:174"]),
+        (r#"{"activationPolicies":[{"scope":"$SUB","roleDefinitionId":"$ROLE","approval":true}]}"#.into(), vec!["MissingProperty approvers 1:24"]),
+        (r#"{"activationPolicies":[{"scope":"$SUB","roleDefinitionId":"$ROLE","approval":false,"approvers":["x"]}]}"#.into(), vec!["InvalidPolicyRule approval 1:24"]),
+        (r#"{"activationPolicies":[{"scope":"$SUB","roleDefinitionId":"$ROLE","approvers":["",{}]}]}"#.into(), vec!["InvalidPrincipalId approvers[0] 1:158", "MissingProperty approvers[1].id 1:161"]),
+        (
+            r#"{"activationPolicies":[{"scope":"$SUB","roleDefinitionId":"$ROLE","mfa":true},
+{"scope":"$SUB/","roleDefinitionId":"/x/$ROLE"}]}"#.into(),
+            vec!["ContradictoryPolicy  2:1"],
+        ),
+        // Agents.
+        (r#"{"managedIdentity":"x","mode":"ReadOnly","level":"Owner"}"#.into(), vec!["InvalidAgent mode 1:31", "InvalidAgent level 1:50"]),
+        (r#"{"agents":[{"name":"a","managedIdentity":{"clientId":"x"}}]}"#.into(), vec!["MissingProperty principalId 1:12"]),
+        (r#"{"agents":[{"managedIdentity":"$SUB/x","managedResourceGroups":["$SUB"]}]}"#.into(), vec!["InvalidPrincipalId managedIdentity 1:31", "InvalidScope managedResourceGroups[0] 1:112"]),
+        (r#"{"agents":[{"id":"sre","principalId":"x","queryActions":["*/read"]}]}"#.into(), vec!["InvalidScope id 1:18", "InvalidAction queryActions[0] 1:58"]),
+        (r#"{"agents":[{"principalId":"x","managedResourceGroup":["$SUB"]}]}"#.into(), vec!["UnknownProperty managedResourceGroup 1:31"]),
+        (
+            r#"{"agents":[{"principalId":"$P"},
+{"principalId":"{$P}","mode":"auto"}]}"#.into(),
+            vec!["DuplicateAgent principalId 2:16"],
+        ),
         // Names.
         (assigned(r#""condtion":"x","name":"a""#), vec!["UnknownProperty condtion 2:1"]),
         (role(r#""permissions":[{"actions":[],"notActoins":["x"]}]"#), vec!["UnknownProperty permissions[0].notActoins 2:30"]),
@@ -354,6 +397,22 @@ fn leniency() {
             "UnresolvedTemplateExpression condition 1:91",
         ),
         (
+            r#"{"name":"a","kind":"active","scope":"$SUB","roleDefinitionId":"nope","principalId":"p"}"#,
+            "RoleDefinitionDoesNotExist roleDefinitionId 1:110",
+        ),
+        (
+            r#"{"activationPolicies":[{"scope":"/subscriptions/x","roleDefinitionId":"$ROLE"}]}"#,
+            "InvalidScope scope 1:33",
+        ),
+        (
+            r#"{"agents":[{"principalId":"p","approverRole":"nope"}]}"#,
+            "RoleDefinitionDoesNotExist approverRole 1:46",
+        ),
+        (
+            r#"{"name":"a","type":"Microsoft.App/agents","apiVersion":"x","identity":{"type":"SystemAssigned"}}"#,
+            "UnresolvedTemplateExpression principalId 1:1",
+        ),
+        (
             r#"{"contentVersion":"1","resources":[{"type":"A.B/c","copy":{"count":2},"resources":[{"type":"providers/roleAssignments","scope":"/","name":"x/Microsoft.Authorization/a","properties":{}}]}]}"#,
             "UnresolvedTemplateExpression  1:84",
         ),
@@ -369,6 +428,7 @@ fn leniency() {
         assert_eq!(told(&problems), [format!("warning {expected}")]);
         assert!(!problems.has_errors());
         assert!(documents.role_assignments.is_empty(), "{text}");
+        assert!(documents.schedules.is_empty() && documents.activation_policies.is_empty(), "{text}");
     }
 }
 
@@ -384,6 +444,8 @@ fn an_unresolved_deny_is_refused_under_any_leniency() {
 fn the_same_twice() {
     let a = r#"{"name":"a","scope":"$SUB","roleDefinitionId":"$ROLE","principalId":"$P"}"#;
     let d = r#"{"name":"d","scope":"$SUB","permissions":[{"actions":["*"]}],"principals":["x"]}"#;
+    let e = r#"{"name":"e","kind":"eligible","scope":"$SUB","roleDefinitionId":"$ROLE","principalId":"$P","startDateTime":"2025-01-01T00:00:00Z"}"#;
+    let agent = r#"{"principalId":"$P","managedResourceGroups":[],"mode":"auto"}"#;
     let role = r#"{"id":"r","roleName":"R","permissions":[{"actions":["x"]}],"assignableScopes":["/"]}"#;
     for (one, other, expected) in [
         (
@@ -401,7 +463,34 @@ fn the_same_twice() {
             r#"{"name":"b","scope":"$SUB","roleDefinitionId":"$ROLE","principalId":"$P"}"#,
             vec!["warning RoleAssignmentExists name 2:9"],
         ),
+        (
+            r#"{"name":"a","scope":"$SUB","roleDefinitionId":"$ROLE","principalId":"$P","condition":"@Principal[a] StringEquals 'x'"}"#,
+            r#"{"name":"a","scope":"$SUB","roleDefinitionId":"$ROLE","principalId":"$P","condition":"@Principal[a] StringEquals 'x'","conditionVersion":"2.0"}"#,
+            vec![],
+        ),
+        (
+            a,
+            r#"{"name":"a","scope":"$SUB","roleDefinitionId":"$ROLE","principalId":"$P","condition":"@Principal[a] StringEquals 'x'"}"#,
+            vec!["RoleAssignmentUpdateNotPermitted name 2:9"],
+        ),
+        (e, e, vec![]),
+        (
+            e,
+            r#"{"name":"E","kind":"eligibility","scope":"$SUB","roleDefinitionId":"$ROLE","principalId":"$P","startDateTime":"2025-01-01T01:00:00+01:00","status":"provisioned"}"#,
+            vec![],
+        ),
+        (
+            e,
+            r#"{"name":"E","kind":"eligible","scope":"$SUB","roleDefinitionId":"$ROLE","principalId":"$P"}"#,
+            vec!["DuplicateSchedule name 2:9"],
+        ),
+        (agent, agent, vec![]),
         (d, d, vec![]),
+        (
+            d,
+            r#"{"name":"d","scope":"$SUB","permissions":[{"actions":["*"],"condition":"@Principal[a] StringEquals 'x'"}],"principals":["x"]}"#,
+            vec!["DuplicateDenyAssignment name 2:9"],
+        ),
         (
             d,
             r#"{"name":"D","scope":"/","permissions":[{"actions":["*"]}],"principals":["x"]}"#,
@@ -424,7 +513,8 @@ fn the_same_twice() {
         assert_eq!(told(&problems), expected, "{problems:#?}");
         if expected.is_empty() {
             let roles = documents.role_definitions.len().saturating_sub(1);
-            assert_eq!(documents.role_assignments.len() + documents.deny_assignments.len() + roles, 1);
+            let pim = documents.schedules.len() + documents.agents.len();
+            assert_eq!(documents.role_assignments.len() + documents.deny_assignments.len() + roles + pim, 1);
         }
     }
 }
@@ -465,11 +555,11 @@ fn a_deny_at_a_management_group_wants_the_hierarchy() {
 #[test]
 fn a_refused_role_is_told_once() {
     let text = fill(
-        r#"[{"id":"r","roleName":"R","assignableScopes":["/"],"permissions":[{"actions":["*"],"condition":"x"}]},
+        r#"[{"id":"r","roleName":"R","assignableScopes":["/"],"permissions":[{"actions":["*"],"condition":7}]},
 {"name":"a","scope":"$SUB","roleDefinitionId":"r","principalId":"p"}]"#,
     );
     let (_, problems) = load_one("x.json", &text, Lenience::Strict);
-    assert_eq!(told(&problems), ["ConditionsNotSupported permissions[0].condition 1:96"]);
+    assert_eq!(told(&problems), ["InvalidType permissions[0].condition 1:96"]);
 }
 
 #[test]
@@ -520,6 +610,8 @@ fn no_broken_document_panics() {
         r#"{"value":[{"properties":{"roleDefinitionId":"$ROLE","principalId":"$P","scope":"$SUB","condition":null},"id":"/providers/Microsoft.Authorization/roleAssignments/a"}],"nextLink":null}"#,
         r#"{"roleDefinitions":[{"id":"r","permissions":[{"actions":["a/*"]}]}],"groups":{"g":["a"]},"managementGroups":{"a":"b"},"subscriptions":{"11111111-1111-1111-1111-111111111111":"a"},"denyAssignments":[{"name":"d","scope":"/","permissions":[{"actions":["*"]}],"principals":[{"id":"x"}]}]}"#,
         r#"{"contentVersion":"1","resources":[{"type":"Microsoft.Authorization/roleAssignments","condition":"[x]","copy":{},"scope":"/","properties":{"principalId":"[[x"},"resources":{"a":{"type":"Microsoft.Resources/deployments","properties":{"template":{}}}}}]}"#,
+        r#"{"schedules":[{"kind":"active","name":"s","scope":"$SUB","roleDefinitionId":"$ROLE","principalId":"$P","scheduleInfo":{"startDateTime":"2025-01-01T00:00:00Z","expiration":{"duration":"PT8H"}},"linkedRoleEligibilityScheduleId":"e","condition":"a\n \"b\" '","conditionVersion":"1"}]}"#,
+        r#"{"roleManagementPolicyAssignments":[{"scope":"$SUB","roleDefinitionId":"$ROLE","effectiveRules":[{"id":"Approval_EndUser_Assignment","setting":{"isApprovalRequired":true,"approvalStages":[{"primaryApprovers":[{"id":"x"}]}]}}]}],"agents":[{"principalId":"$P","managedResourceGroups":["$SUB"],"privilegedRoles":[{"id":"x"}]}]}"#,
         r#"{"id":"/providers/Microsoft.Management/managementGroups/a","type":"x/managementGroups","details":{"parent":{"id":"b"}},"children":[{"type":"/subscriptions","id":"c"}]}"#,
     ];
     for text in documents {
@@ -553,4 +645,516 @@ fn large_objects_take_no_quadratic_time() {
     let text = format!("{{\"principalId\":\"p\",{},\"KEY7\":1}}", names.join(","));
     let (_, problems) = load_one("x.json", &text, Lenience::Strict);
     assert!(problems.iter().any(|problem| problem.message == "`KEY7` is `key7` once more"));
+}
+
+// === conditions ===
+
+const GOOD: &str = "@Principal[a] StringEquals 'x'";
+
+#[test]
+fn conditions_are_read_where_they_stand() {
+    let text = fill(&format!(
+        r#"{{"roleDefinitions":[
+{{"id":"r","roleName":"R","assignableScopes":["/"],"permissions":[{{"actions":["*"]}},{{"actions":["a"],"condition":"{GOOD}","conditionVersion":"2.0"}}]}},
+{{"Id":"s","Name":"S","AssignableScopes":["/"],"Actions":["*"],"Condition":"{GOOD}","ConditionVersion":null}},
+{{"id":"t","roleName":"T","assignableScopes":["/"],"permissions":[{{"actions":["*"]}}],"condition":" \n "}}],
+"roleAssignments":[
+{{"name":"a","scope":"$SUB","roleDefinitionId":"r","principalId":"p","condition":"{GOOD}","conditionVersion":2.0}},
+{{"name":"b","scope":"$SUB","roleDefinitionId":"r","principalId":"q","condition":null,"conditionVersion":"7"}}],
+"denyAssignments":[
+{{"name":"d","scope":"$SUB","principals":["x"],"permissions":[{{"actions":["*"],"condition":"{GOOD}"}}],"condition":"{GOOD}"}},
+{{"Id":"/providers/Microsoft.Authorization/denyAssignments/e","Scope":"/","Principals":["x"],"Actions":["*"],"Condition":"{GOOD}"}}]}}"#
+    ));
+    let documents = clean("x.json", &text);
+    let version = |condition: &Option<crate::model::ConditionText>| {
+        condition.as_ref().map(|condition| {
+            assert_eq!(condition.text.value, GOOD);
+            condition.version.as_ref().map(|version| version.value.clone())
+        })
+    };
+    let blocks: Vec<_> = documents.role_definitions[1..]
+        .iter()
+        .flat_map(|role| role.permissions.iter().map(|block| version(&block.condition)))
+        .collect();
+    assert_eq!(blocks, [None, Some(Some("2.0".into())), Some(None), None]);
+    let assignments: Vec<_> =
+        documents.role_assignments.iter().map(|assignment| version(&assignment.condition)).collect();
+    assert_eq!(assignments, [Some(Some("2.0".into())), None]);
+    let denies: Vec<_> = documents
+        .deny_assignments
+        .iter()
+        .map(|deny| (version(&deny.condition), version(&deny.permissions[0].condition)))
+        .collect();
+    assert_eq!(denies, [(Some(None), Some(None)), (Some(None), None)]);
+}
+
+/// `message line:column+length field` of every problem.
+fn said(name: &str, text: &str) -> Vec<String> {
+    let (_, problems) = load_one(name, &fill(text), Lenience::Strict);
+    let line = |problem: &Problem| {
+        let at = problem.location.as_ref().unwrap();
+        assert_eq!(problem.severity, Severity::Warning, "{problem}");
+        format!(
+            "[{}] {} | {} {}:{}+{}",
+            problem.code, problem.message, problem.field, at.line, at.column, at.length
+        )
+    };
+    problems.iter().map(line).collect()
+}
+
+#[test]
+fn a_condition_that_is_not_right_says_what_it_does() {
+    let role = r#"{"id":"r","roleName":"R","assignableScopes":["/"],"permissions":[{"actions":["*"],"condition":"TRUE x"}]}"#;
+    assert_eq!(
+        said("x.json", role)[0].split(": ").next().unwrap(),
+        "[unknown_operator] this entry of the role grants nothing"
+    );
+    let assigned = |condition: &str, version: &str| {
+        said(
+            "x.json",
+            &format!(
+                r#"{{"name":"a","scope":"$SUB","roleDefinitionId":"$ROLE","principalId":"p",
+"condition":"{condition}","conditionVersion":{version}}}"#
+            ),
+        )
+    };
+    assert_eq!(
+        assigned("@Principal[a] StringEqual 'x'", "null"),
+        [
+            "[unknown_operator] the role assignment grants nothing: unknown operator `StringEqual` | condition 2:28+11"
+        ]
+    );
+    assert_eq!(
+        assigned(GOOD, r#""1.0""#),
+        [
+            "[unsupported_condition_version] the role assignment grants nothing: unsupported condition version `1.0` | conditionVersion 2:65+5"
+        ]
+    );
+    let mixed =
+        "@Principal[a] StringEquals 'x' OR @Principal[b] StringEquals 'x' AND @Principal[c] StringEquals 'x'";
+    let told = assigned(mixed, "null");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with("[ambiguous_precedence] ") && !told[0].contains("nothing"), "{told:?}");
+    // Both mistakes, and the same text at every place.
+    let deny = r#"{"name":"d","scope":"$SUB","principals":["x"],
+"permissions":[{"actions":["*"],"condition":"@Principal[a] Is 'x' AND @Nobody[a] StringEquals 'x'"}],
+"condition":"@Principal[a] Is 'x'"}"#;
+    assert_eq!(
+        said("x.json", deny),
+        [
+            "[unknown_operator] this entry of the deny assignment applies whatever the condition says: unknown operator `Is` | permissions[0].condition 2:60+2",
+            "[unknown_attribute_source] this entry of the deny assignment applies whatever the condition says: unknown attribute source `@Nobody` | permissions[0].condition 2:71+7",
+            "[unknown_operator] the deny assignment applies whatever the condition says: unknown operator `Is` | condition 3:28+2",
+        ]
+    );
+    let schedules = r#"{"schedules":[{"kind":"active","name":"s","scope":"$SUB","roleDefinitionId":"$ROLE","principalId":"p","condition":"("},
+{"kind":"eligible","name":"s","scope":"$SUB","roleDefinitionId":"$ROLE","principalId":"p","condition":"("}]}"#;
+    let told = said("x.json", schedules);
+    assert!(told[0].contains("] the schedule grants nothing: "), "{told:?}");
+    assert!(told.iter().any(|told| told.contains("] an activation of this eligibility grants nothing: ")));
+}
+
+/// The caret stands below the word, however the file writes the condition.
+#[test]
+fn carets_inside_conditions() {
+    let json = |condition: &str| {
+        format!(
+            "{{\"name\":\"a\",\"scope\":\"$SUB\",\"roleDefinitionId\":\"$ROLE\",\"principalId\":\"p\",\n\"condition\":\"{condition}\"}}"
+        )
+    };
+    let yaml = |condition: &str| {
+        format!(
+            "name: a\nscope: $SUB\nroleDefinitionId: $ROLE\nprincipalId: p\ncondition: {condition}\nconditionVersion: 2.0\n"
+        )
+    };
+    for (name, text, mark) in [
+        ("x.json", json("@Principal[a] Equal 'x'"), "Equal"),
+        ("x.json", json(r"(\r\n @Principal[a]\t\u0045qual 'é')"), r"\u0045qual"),
+        (
+            "x.json",
+            json(r"@Principal[\u00e9] StringEquals '\u00e9'' \ud83d\ude00' AND @Principal[a] Equal 'x'"),
+            "Equal",
+        ),
+        ("x.yaml", yaml("\"@Principal[a] Equal 'x'\""), "Equal"),
+        ("x.yaml", yaml("\"@Principal[a]\n  Equal\\\n   \\ 'x'\""), "Equal"),
+        ("x.yaml", yaml("'@Principal[a] StringEquals ''x''\n  AND @Principal[a] Equal ''x'''"), "Equal"),
+        ("x.yaml", yaml("(@Principal[a] Equal 'x')"), "Equal"),
+        ("x.yaml", yaml("(@Principal[a]\n  Equal 'x')"), "Equal"),
+        ("x.yaml", yaml("|\n  (\n    @Principal[ä] Equal 'x'\n  )"), "Equal"),
+        ("x.yaml", yaml("|2+\n    @Principal[a] Equal 'x'\n"), "Equal"),
+        ("x.yaml", yaml(">-\n  @Principal[a]\n  Equal\n\n  'x'"), "Equal"),
+    ] {
+        let (documents, problems) = load_one(name, &fill(&text), Lenience::Strict);
+        assert_eq!(documents.role_assignments.len(), 1, "{text}");
+        let problem = problems.iter().next().unwrap_or_else(|| panic!("{text}"));
+        assert_eq!(problem.code, "unknown_operator", "{text} {problem}");
+        assert_eq!(problem.value.as_deref(), Some("Equal"));
+        let at = problem.location.as_ref().unwrap();
+        let text = fill(&text);
+        let start = text.rfind(mark).unwrap();
+        let before = text.get(..start).unwrap();
+        let place =
+            (before.matches('\n').count() + 1, before.rsplit('\n').next().unwrap().chars().count() + 1);
+        assert_eq!((at.line, at.column, at.length), (place.0, place.1, mark.len()), "{text}");
+        assert_eq!(problem.field, "condition");
+        assert!(!problem.help.as_ref().unwrap().contains("of the condition:"));
+    }
+    // A template's resource, where `[[` stands for `[`.
+    let template = r#"{"type":"Microsoft.Authorization/roleAssignments","apiVersion":"x","name":"a","scope":"$SUB","condition":true,"properties":{"roleDefinitionId":"$ROLE","principalId":"p",
+"condition":"[[x]"}}"#;
+    assert_eq!(
+        said("x.json", template)[0].rsplit(' ').next().unwrap(),
+        "2:15+1",
+        "{:?}",
+        said("x.json", template)
+    );
+}
+
+#[test]
+fn guid_operators_on_storage_roles_grant_nothing() {
+    let text = r#"[{"id":"r","roleName":"R","assignableScopes":["/"],"permissions":[{"dataActions":["microsoft.storage/x/read"]},
+{"actions":["*"],"condition":"NOT (@Request[a] ForAnyOfAnyValues:GuidEquals {8e3af657-a8ff-443c-a75c-2fe8c4bcb635})"}]},
+{"id":"s","roleName":"S","assignableScopes":["/"],"permissions":[{"dataActions":["*"]}]},
+{"name":"a","scope":"$SUB","roleDefinitionId":"r","principalId":"p","condition":"@Request[a] GuidEquals '8e3af657-a8ff-443c-a75c-2fe8c4bcb635'"},
+{"name":"b","scope":"$SUB","roleDefinitionId":"s","principalId":"p","condition":"@Request[a] GuidEquals '8e3af657-a8ff-443c-a75c-2fe8c4bcb635'"},
+{"name":"d","scope":"$SUB","principals":["x"],"permissions":[{"dataActions":["Microsoft.Storage/*"]}],"condition":"@Request[a] GuidEquals '8e3af657-a8ff-443c-a75c-2fe8c4bcb635'"}]"#;
+    let told = said("x.json", text);
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(
+        told[0].starts_with("[guid_operator_on_storage_role] this entry of the role grants nothing: Azure ")
+    );
+    assert!(told[0].ends_with("| permissions[1].condition 2:48+28"), "{told:?}");
+    assert!(
+        told[1].starts_with("[guid_operator_on_storage_role] the role assignment grants nothing: Azure ")
+    );
+    assert!(told[1].ends_with("| condition 4:141+10"), "{told:?}");
+}
+
+#[test]
+fn extensions_are_a_setting() {
+    let text = fill(
+        r#"{"name":"a","scope":"$SUB","roleDefinitionId":"$ROLE","principalId":"p","condition":"@Request[a] StringContains 'x'"}"#,
+    );
+    let load_with = |enabled| {
+        let extensions = Extensions { enabled };
+        let files = vec![owner(), ("x.json".into(), text.clone().into_bytes())];
+        load_texts(files, ReadOptions { extensions, ..ReadOptions::default() }).1
+    };
+    assert_eq!(told(&load_with(false)), ["warning unknown_operator condition 1:176"]);
+    assert!(load_with(false).iter().next().unwrap().help.as_ref().unwrap().contains("condition_extensions"));
+    assert!(load_with(true).is_empty(), "{:?}", load_with(true));
+}
+
+// === schedules ===
+
+/// `kind shape name schedule scope status start..end <-linked =origin`
+fn printed(documents: &Documents) -> Vec<String> {
+    let text = |text: &Option<crate::model::Spanned<String>>| {
+        text.as_ref().map_or("-".to_owned(), |text| text.value.clone())
+    };
+    let time = |time: &Option<crate::model::Spanned<jiff::Timestamp>>| {
+        time.as_ref().map_or("-".to_owned(), |time| time.value.to_string())
+    };
+    documents
+        .schedules
+        .iter()
+        .map(|schedule| {
+            assert_eq!(schedule.role_definition_id.value, ROLE);
+            assert_eq!(schedule.principal_id.value, PRINCIPAL);
+            assert!(schedule.scope.value.ends_with(SUB));
+            format!(
+                "{:?} {:?} {} {} {} {}..{} <-{} ={}",
+                schedule.kind,
+                schedule.shape,
+                schedule.name.value,
+                text(&schedule.schedule),
+                text(&schedule.status),
+                time(&schedule.start),
+                time(&schedule.end),
+                text(&schedule.linked_eligibility),
+                text(&schedule.origin_role_assignment),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn shapes_of_schedules() {
+    let auth = "providers/Microsoft.Authorization";
+    let whose = format!(
+        r#""scope":"$SUB","roleDefinitionId":"$SUB/{auth}/roleDefinitions/$ROLE","principalId":"$P","principalType":"User""#
+    );
+    let window =
+        r#""startDateTime":"2025-01-01T00:00:00.1234567Z","endDateTime":"2025-01-02T00:00:00+01:00""#;
+    let times = "2025-01-01T00:00:00.1234567Z..2025-01-01T23:00:00Z";
+    for (text, expected) in [
+        // REST, with PIM's alias in the id.
+        (
+            format!(
+                r#"{{"value":[{{"properties":{{"roleAssignmentScheduleId":"$SUB/{auth}/roleAssignmentSchedules/s","originRoleAssignmentId":"$SUB/{auth}/roleAssignments/o","linkedRoleEligibilityScheduleId":null,"assignmentType":"Assigned","status":"Provisioned","memberType":"Direct","createdOn":"x","expandedProperties":{{}},{whose},{window}}},"name":"i","id":"/providers/Microsoft.Subscription$SUB/{auth}/RoleAssignmentScheduleInstances/i","type":"Microsoft.Authorization/RoleAssignmentScheduleInstances"}}]}}"#
+            ),
+            format!("Active Instance i s Provisioned {times} <-- =o"),
+        ),
+        (
+            format!(
+                r#"[{{"properties":{{"status":"Accepted","scheduleInfo":null,{whose},"startDateTime":"2025-01-01T00:00:00Z","endDateTime":null}},"id":"$SUB/{auth}/roleEligibilitySchedules/e"}}]"#
+            ),
+            "Eligible Schedule e - Accepted 2025-01-01T00:00:00Z..- <-- =-".to_owned(),
+        ),
+        // PowerShell: flat, with empty texts for what is not there.
+        (
+            format!(
+                r#"{{"Id":"$SUB/{auth}/RoleEligibilityScheduleInstances/i","Name":"i","Type":"Microsoft.Authorization/roleEligibilityScheduleInstances","Scope":"$SUB","ScopeId":"$SUB","ScopeDisplayName":"x","RoleDefinitionId":"$ROLE","PrincipalId":"$P","Status":"Provisioned","MemberType":"Inherited","RoleEligibilityScheduleId":"$SUB/{auth}/roleEligibilitySchedules/e","StartDateTime":"2025-01-01T00:00:00Z","EndDateTime":null,"Condition":null}}"#
+            ),
+            "Eligible Instance i e Provisioned 2025-01-01T00:00:00Z..- <-- =-".to_owned(),
+        ),
+        // Told by a property alone.
+        (
+            format!(r#"{{"name":"s","assignmentType":"Assigned",{whose}}}"#),
+            "Active Schedule s - - -..- <-- =-".to_owned(),
+        ),
+        (
+            format!(r#"{{"name":"s","roleEligibilityScheduleId":"e",{whose}}}"#),
+            "Eligible Instance s e - -..- <-- =-".to_owned(),
+        ),
+        // Our own.
+        (
+            format!(
+                r#"{{"schedules":[{{"name":"s","kind":"assignment","status":"revoked",{whose},{window}}}]}}"#
+            ),
+            format!("Active Schedule s - revoked {times} <-- =-"),
+        ),
+        (
+            format!(r#"{{"name":"s","kind":"Eligible",{whose}}}"#),
+            "Eligible Schedule s - - -..- <-- =-".to_owned(),
+        ),
+        // Sections of REST's names, and elements that say no more.
+        (
+            format!(r#"{{"roleEligibilityScheduleInstances":[{{"name":"s",{whose}}}]}}"#),
+            "Eligible Instance s - - -..- <-- =-".to_owned(),
+        ),
+        (
+            format!(r#"{{"role_assignment_schedules":[{{"name":"s",{whose}}}]}}"#),
+            "Active Schedule s - - -..- <-- =-".to_owned(),
+        ),
+        // Among role assignments.
+        (
+            format!(r#"{{"roleAssignments":[{{"name":"s","kind":"eligible",{whose}}}]}}"#),
+            "Eligible Schedule s - - -..- <-- =-".to_owned(),
+        ),
+        // Ends in `scheduleInfo`; of two windows the narrower.
+        (
+            format!(
+                r#"{{"name":"s","kind":"active",{whose},"scheduleInfo":{{"startDateTime":"2025-01-01T00:00:00Z","expiration":{{"type":"AfterDuration","duration":"PT8H","endDateTime":null}}}}}}"#
+            ),
+            "Active Schedule s - - 2025-01-01T00:00:00Z..2025-01-01T08:00:00Z <-- =-".to_owned(),
+        ),
+        (
+            format!(
+                r#"{{"name":"s","kind":"active",{whose},{window},"scheduleInfo":{{"startDateTime":"2025-01-01T06:00:00Z","expiration":{{"duration":"P1M"}}}}}}"#
+            ),
+            "Active Schedule s - - 2025-01-01T06:00:00Z..2025-01-01T23:00:00Z <-- =-".to_owned(),
+        ),
+        (
+            format!(
+                r#"{{"name":"s","kind":"active",{whose},"scheduleInfo":{{"expiration":{{"type":"NoExpiration"}}}}}}"#
+            ),
+            "Active Schedule s - - -..- <-- =-".to_owned(),
+        ),
+        (
+            format!(
+                r#"{{"name":"s","kind":"active",{whose},"scheduleInfo":{{"expiration":{{"type":"afterDateTime","endDateTime":"2025-01-01T00:00:00Z"}}}}}}"#
+            ),
+            "Active Schedule s - - -..2025-01-01T00:00:00Z <-- =-".to_owned(),
+        ),
+    ] {
+        let documents = clean("x.json", &fill(&text));
+        assert_eq!(printed(&documents), [expected], "{text}");
+        assert!(documents.role_assignments.is_empty());
+    }
+    // What PIM's samples hold: alias, no end, linked.
+    let both = fill(&format!(
+        r#"{{"schedules":[{{"name":"e1","kind":"eligibility",{whose},"endDateTime":null}},{{"name":"s1","kind":"assignment",{whose},"assignmentType":"Activated","linkedRoleEligibilityScheduleId":"E1"}}]}}"#
+    ));
+    assert_eq!(printed(&clean("x.json", &both))[1], "Active Schedule s1 - - -..- <-E1 =-");
+}
+
+#[test]
+fn warnings_of_schedules() {
+    let whose = r#""scope":"$SUB","roleDefinitionId":"$ROLE","principalId":"$P""#;
+    let told_of = |text: &str| told(&load_one("x.json", &fill(text), Lenience::Strict).1);
+    assert_eq!(
+        told_of(&format!(
+            r#"{{"name":"s","kind":"active","startDateTime":"2025-01-01T00:00:00Z","endDateTime":"2025-01-01T00:00:00Z",{whose}}}"#
+        )),
+        ["warning ScheduleNeverActive endDateTime 1:82"]
+    );
+    assert_eq!(
+        told_of(&format!(
+            r#"{{"name":"s","kind":"active","linkedRoleEligibilityScheduleId":"/x/e",{whose}}}"#
+        )),
+        ["warning EligibilityDoesNotExist linkedRoleEligibilityScheduleId 1:63"]
+    );
+    // An instance of the eligibility will do.
+    assert_eq!(
+        told_of(&format!(
+            r#"[{{"name":"s","kind":"active","linkedRoleEligibilityScheduleId":"/x/e",{whose}}},{{"name":"i","roleEligibilityScheduleId":"/x/E",{whose}}}]"#
+        )),
+        [""; 0]
+    );
+    for request in [
+        format!(r#"{{"name":"s","type":"Microsoft.Authorization/roleEligibilityScheduleRequests",{whose}}}"#),
+        format!(r#"{{"name":"s","requestType":"SelfActivate",{whose}}}"#),
+        format!(
+            r#"{{"id":"$SUB/providers/Microsoft.Authorization/roleAssignmentScheduleRequests/s","properties":{{"scheduleInfo":{{}},{whose}}}}}"#
+        ),
+    ] {
+        let (documents, problems) = load_one("x.json", &fill(&request), Lenience::Strict);
+        assert_eq!(told(&problems), ["warning ScheduleRequestSkipped  1:1"], "{request}");
+        assert!(
+            problems.iter().all(|problem| problem.message.starts_with("a request grants nothing by itself"))
+        );
+        assert!(documents.schedules.is_empty() && documents.role_assignments.is_empty());
+    }
+    let section = format!(
+        r#"{{"roleAssignmentScheduleRequests":[{{{whose}}}],"schedules":[{{"requestType":"x",{whose}}}]}}"#
+    );
+    assert_eq!(
+        told_of(&section),
+        ["warning ScheduleRequestSkipped  1:36", "warning ScheduleRequestSkipped  1:225"]
+    );
+}
+
+#[test]
+fn an_unknown_status_names_those_that_are_known() {
+    let text = fill(
+        r#"{"name":"s","kind":"active","status":"Active","scope":"$SUB","roleDefinitionId":"$ROLE","principalId":"$P"}"#,
+    );
+    let (_, problems) = load_one("x.json", &text, Lenience::Strict);
+    let help = problems.iter().next().unwrap().help.clone().unwrap();
+    assert_eq!(help.matches('`').count(), 44, "{help}");
+    assert!(help.contains("`Provisioned`"));
+}
+
+// === policies of PIM ===
+
+#[test]
+fn shapes_of_activation_policies() {
+    let auth = "providers/Microsoft.Authorization";
+    let rules = r#"[{"id":"Expiration_EndUser_Assignment","ruleType":"RoleManagementPolicyExpirationRule","maximumDuration":"PT8H"},{"id":"Enablement_EndUser_Assignment","enabledRules":["MultiFactorAuthentication","Justification","Ticketing"]},{"id":"AuthenticationContext_EndUser_Assignment","isEnabled":true,"claimValue":"c1"},{"id":"Approval_EndUser_Assignment","setting":{"isApprovalRequired":true,"approvalStages":[{"primaryApprovers":[{"id":"boss","isBackup":false}]}]}},{"id":"Notification_Admin_Admin_Eligibility","level":7.5}]"#;
+    for text in [
+        format!(
+            r#"{{"value":[{{"properties":{{"scope":"$SUB","roleDefinitionId":"$SUB/{auth}/roleDefinitions/$ROLE","policyId":"$SUB/{auth}/roleManagementPolicies/p","effectiveRules":{rules}}},"name":"p_$ROLE","id":"$SUB/{auth}/roleManagementPolicyAssignments/p_$ROLE","type":"Microsoft.Authorization/RoleManagementPolicyAssignment"}},{{"id":"$SUB/{auth}/roleManagementPolicies/p","name":"p","type":"Microsoft.Authorization/roleManagementPolicies","properties":{{"scope":"$SUB","isOrganizationDefault":false,"rules":{rules}}}}}]}}"#
+        ),
+        // Joined.
+        format!(
+            r#"{{"roleManagementPolicies":[{{"name":"P","rules":{rules}}}],"roleManagementPolicyAssignments":[{{"id":"$SUB/{auth}/roleManagementPolicyAssignments/x","roleDefinitionId":"$ROLE","policyId":"/providers/Microsoft.Subscription$SUB/{auth}/roleManagementPolicies/p"}}]}}"#
+        ),
+        r#"{"activationPolicies":[{"scope":"$SUB","roleDefinitionId":"$ROLE","maximumDuration":"PT8H","mfa":true,"justification":true,"ticket":true,"authenticationContext":"c1","approvers":[{"id":"boss"}],"comment":"x"},{"scope":"$SUB/","roleDefinitionId":"$ROLE","maximumDuration":"PT8H","mfa":true,"justification":true,"ticket":true,"authenticationContext":"c1","approval":true,"approvers":["BOSS"]}]}"#.to_owned(),
+    ] {
+        let documents = clean("x.json", &fill(&text));
+        assert_eq!(documents.activation_policies.len(), 1, "{text}");
+        let policy = &documents.activation_policies[0];
+        assert_eq!((policy.scope.value.as_str(), policy.role_definition_id.value.as_str()), (SUB, ROLE));
+        let expected = crate::model::ActivationRequirements {
+            maximum_duration: Some("PT8H".into()),
+            mfa: true,
+            justification: true,
+            ticket: true,
+            authentication_context: Some("c1".into()),
+            approval: true,
+            approvers: vec!["boss".into()],
+        };
+        assert_eq!(policy.requirements, expected, "{text}");
+    }
+    let alone =
+        r#"{"name":"p","type":"Microsoft.Authorization/roleManagementPolicies","properties":{"rules":[]}}"#;
+    let (documents, problems) = load_one("x.json", alone, Lenience::Strict);
+    assert_eq!(told(&problems), ["warning PolicyNotAssigned  1:1"]);
+    assert!(documents.activation_policies.is_empty());
+    // A policy that was refused is told once.
+    let refused = fill(
+        r#"{"roleManagementPolicies":[{"name":"p","rules":[{}]}],"roleManagementPolicyAssignments":[{"scope":"$SUB","roleDefinitionId":"$ROLE","policyId":"p"}]}"#,
+    );
+    let (_, problems) = load_one("x.json", &refused, Lenience::Strict);
+    assert_eq!(told(&problems), ["InvalidPolicyRule rules[0].id 1:49"]);
+}
+
+// === agents ===
+
+/// The roles that levels bring.
+fn level_roles() -> (String, Vec<u8>) {
+    let role = |(id, name): (&str, &str)| {
+        format!(
+            r#"{{"id":"{id}","roleName":"{name}","permissions":[{{"actions":["*/read"]}}],"assignableScopes":["/"]}}"#
+        )
+    };
+    let roles: Vec<_> = [
+        ("73c42c96-874c-492b-b04d-ab87d138a893", "Log Analytics Reader"),
+        ("acdd72a7-3385-48ef-bd42-f606fba81ae7", "Reader"),
+        ("43d0d8ad-25c7-4714-9337-8ba259a9fe05", "Monitoring Reader"),
+        ("b24988ac-6180-42a0-ab88-20f7382dd24c", "Contributor"),
+    ]
+    .map(role)
+    .into();
+    ("1-level.json".into(), format!("[{}]", roles.join(",")).into_bytes())
+}
+
+#[test]
+fn shapes_of_agents() {
+    for text in [
+        r#"{"agents":[{"name":"a","principalId":"$P","level":"privileged","mode":"Autonomous","managedResourceGroups":["$SUB/resourceGroups/ops"]}]}"#,
+        r#"{"agents":[{"principal":"$P","permission_level":"Privileged","mode":"auto","managed_resource_groups":["$SUB/resourceGroups/ops"]}]}"#,
+        r#"{"managedIdentity":"$P","level":"Privileged","mode":"auto","managedResources":["$SUB/resourceGroups/ops"]}"#,
+        r#"{"id":"$SUB/resourceGroups/g/providers/Microsoft.App/agents/a","name":"a","type":"Microsoft.App/agents","location":"swedencentral","identity":{"type":"SystemAssigned","principalId":"$P","tenantId":"t"},"properties":{"level":"Privileged","mode":"auto","managedResourceGroups":["$SUB/resourceGroups/ops"]}}"#,
+        r#"{"value":[{"type":"Microsoft.SREAgent/agents","managedIdentity":{"principalId":"$P"},"permissionLevel":"Privileged","mode":"automatic","managedResourceGroups":["$SUB/resourceGroups/ops"]}]}"#,
+    ] {
+        let files = vec![level_roles(), ("x.json".into(), fill(text).into_bytes())];
+        let (documents, problems) = load_texts(files, Lenience::Strict);
+        assert!(problems.is_empty(), "{text} {problems:#?}");
+        let agent = &documents.agents[0];
+        assert_eq!(agent.principal_id.value, PRINCIPAL, "{text}");
+        assert_eq!((agent.level, agent.mode), (AgentLevel::Privileged, AgentMode::Auto), "{text}");
+        assert_eq!(agent.managed_resource_groups[0].value, format!("{SUB}/resourceGroups/ops"));
+    }
+    let text = fill(
+        r#"{"agents":[{"id":"$SUB/resourceGroups/g/providers/Microsoft.App/agents/a","principalId":"$P","approverRole":"/x/$ROLE","privilegedRoles":["$ROLE",{"id":"/y/$ROLE"}],"queryActions":["Microsoft.X/query/action"]}]}"#,
+    );
+    let documents = clean("x.json", &text);
+    let agent = &documents.agents[0];
+    assert_eq!((agent.level, agent.mode), (AgentLevel::Reader, AgentMode::Review));
+    assert_eq!(agent.approver_role.as_ref().unwrap().value, ROLE);
+    let privileged: Vec<_> =
+        agent.privileged_roles.as_ref().unwrap().iter().map(|role| role.value.as_str()).collect();
+    assert_eq!(privileged, [ROLE, ROLE]);
+    assert_eq!(agent.query_actions.as_ref().unwrap()[0].value, "Microsoft.X/query/action");
+}
+
+#[test]
+fn warnings_of_agents() {
+    let group = r#""managedResourceGroups":["$SUB/resourceGroups/ops","$SUB/resourcegroups/OPS/"]"#;
+    let text = fill(&format!(r#"{{"agents":[{{"principalId":"$P","level":"Privileged",{group}}}]}}"#));
+    let (documents, problems) = load_one("x.json", &text, Lenience::Strict);
+    assert_eq!(
+        told(&problems),
+        [
+            "warning RoleDefinitionDoesNotExist  1:12",
+            "warning RoleDefinitionDoesNotExist  1:12",
+            "warning RoleDefinitionDoesNotExist  1:12",
+            "warning RoleDefinitionDoesNotExist  1:12",
+            "warning DuplicateResourceGroup managedResourceGroups[1] 1:185",
+        ]
+    );
+    assert_eq!(documents.agents[0].managed_resource_groups.len(), 1);
+    // Roles that the document names itself are errors, or are left out.
+    let text = fill(&format!(
+        r#"{{"agents":[{{"principalId":"$P","level":"Privileged","privilegedRoles":["nope","$ROLE"],{group}}}]}}"#
+    ));
+    let files = || vec![owner(), level_roles(), ("x.json".into(), text.clone().into_bytes())];
+    let (_, problems) = load_texts(files(), Lenience::Strict);
+    assert!(problems.has_errors());
+    let (documents, problems) = load_texts(files(), Lenience::Lenient);
+    assert!(!problems.has_errors());
+    let roles = documents.agents[0].privileged_roles.as_ref().unwrap();
+    assert_eq!((roles.len(), roles[0].value.as_str()), (1, ROLE));
 }

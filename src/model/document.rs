@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use super::problem::Location;
 use super::scope::{Scope, ScopeKind};
+use super::within;
 
 /// A longer line is not shown: minified exports are one line of megabytes.
 const LONGEST_LINE: usize = 4096;
@@ -478,157 +479,14 @@ impl<'a> Locator<'a> {
     /// any, `text` is what it says, and `range` is the part, in bytes of `text`. The whole string where the part
     /// cannot be told.
     pub fn locate_within(&self, at: At, text: &str, range: Range<usize>) -> Option<Location> {
-        self.locate(self.within(at, text, range))
+        self.locate(self.within(at, text, &range).unwrap_or(at))
     }
 
-    /// The place of a part of a string, as [`Self::locate_within`] finds it.
-    pub fn within(&self, at: At, text: &str, range: Range<usize>) -> At {
-        let raw = usize::try_from(at.file)
-            .ok()
-            .and_then(|file| self.files.get(file))
-            .and_then(|file| file.text.get(usize::try_from(at.start).ok()?..usize::try_from(at.end).ok()?));
-        // A block scalar is written without quotes and may begin with one of its own.
-        let part = raw.and_then(|raw| {
-            let quoted = match raw.bytes().next() {
-                Some(b'"') => Some(Style::Double),
-                Some(b'\'') => Some(Style::Single),
-                _ => None,
-            };
-            let plain = Written { raw, offset: 0, style: Style::Plain }.find(text, range.clone());
-            plain.or_else(|| Written { raw, offset: 1, style: quoted? }.find(text, range))
-        });
-        let place = part.and_then(|part| {
-            let start = at.start.checked_add(u32::try_from(part.start).ok()?)?;
-            Some(At { file: at.file, start, end: at.start.checked_add(u32::try_from(part.end).ok()?)? })
-        });
-        place.unwrap_or(at)
+    /// The place of a part of a string, as [`Self::locate_within`] finds it; `None` where it cannot be told.
+    pub fn within(&self, at: At, text: &str, range: &Range<usize>) -> Option<At> {
+        let file = self.files.get(usize::try_from(at.file).ok()?)?;
+        within::place(&file.text, at, text, range)
     }
-}
-
-// === parts of strings ===
-
-/// A string as a file writes it, read beside what it says. White space is where the two differ most: YAML folds
-/// lines and takes indents away. So each run of it is passed over as a run, and all other characters have to be
-/// the same ones.
-struct Written<'a> {
-    raw: &'a str,
-    offset: usize,
-    style: Style,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Style {
-    /// JSON, and YAML in double quotes: backslashes escape.
-    Double,
-    /// YAML in single quotes: two of them are one.
-    Single,
-    /// YAML without quotes, and block scalars.
-    Plain,
-}
-
-impl Written<'_> {
-    /// Where a part of `text` is written, in bytes of the raw string. `None` if the two are not the same string.
-    fn find(mut self, text: &str, range: Range<usize>) -> Option<Range<usize>> {
-        let mut start = None;
-        for (offset, character) in text.char_indices() {
-            if offset >= range.end && start.is_some() {
-                break;
-            }
-            let is_space = character.is_ascii_whitespace();
-            let (begin, written, length) = loop {
-                let begin = self.offset;
-                // The line break at the end of a block scalar may lie behind its place.
-                let Some((written, length)) = self.next() else {
-                    if is_space {
-                        break (begin, false, 0);
-                    }
-                    return None;
-                };
-                match written {
-                    Some(written) if written == character => break (begin, true, length),
-                    // A fold, a line break of two characters, or an indent that counts in part.
-                    Some(written) if is_space && written.is_ascii_whitespace() => {
-                        break (begin, true, length);
-                    }
-                    Some(written) if written.is_ascii_whitespace() => {}
-                    Some(_) if is_space => break (begin, false, 0),
-                    Some(_) => return None,
-                    None => {}
-                }
-                self.offset = begin.saturating_add(length);
-            };
-            if offset >= range.start && start.is_none() {
-                start = Some(begin);
-                if range.is_empty() {
-                    return Some(begin..begin);
-                }
-            }
-            if written {
-                self.offset = begin.saturating_add(length);
-            }
-        }
-        let start = start.unwrap_or(self.offset);
-        Some(start..self.offset.max(start))
-    }
-
-    /// The character that comes next and how many bytes it takes; no character for what stands for none.
-    fn next(&self) -> Option<(Option<char>, usize)> {
-        let rest = self.raw.get(self.offset..)?;
-        let mut characters = rest.chars();
-        let first = characters.next()?;
-        match (self.style, first) {
-            (Style::Single, '\'') => {
-                characters.next().filter(|next| *next == '\'').map(|quote| (Some(quote), 2))
-            }
-            (Style::Double, '\\') => escape(rest),
-            (Style::Double, '"') => None,
-            _ => Some((Some(first), first.len_utf8())),
-        }
-    }
-}
-
-/// What a backslash and what follows it stand for, and how many bytes they take.
-fn escape(rest: &str) -> Option<(Option<char>, usize)> {
-    let hexadecimal = |text: &str, from: usize, digits: usize| {
-        let end = from.checked_add(digits)?;
-        Some((u32::from_str_radix(text.get(from..end)?, 16).ok()?, end))
-    };
-    let second = rest.chars().nth(1)?;
-    let character = match second {
-        '0' => '\0',
-        'a' => '\u{7}',
-        'b' => '\u{8}',
-        't' | '\t' => '\t',
-        'n' => '\n',
-        'v' => '\u{b}',
-        'f' => '\u{c}',
-        'r' => '\r',
-        'e' => '\u{1b}',
-        'N' => '\u{85}',
-        '_' => '\u{a0}',
-        'L' => '\u{2028}',
-        'P' => '\u{2029}',
-        ' ' | '"' | '/' | '\\' => second,
-        'x' | 'u' | 'U' => {
-            let digits = match second {
-                'x' => 2,
-                'u' => 4,
-                _ => 8,
-            };
-            let (code, end) = hexadecimal(rest, 2, digits)?;
-            if !(0xD800..0xDC00).contains(&code) {
-                return Some((Some(char::from_u32(code)?), end));
-            }
-            // JSON writes what lies beyond 16 bits as two surrogates.
-            let (low, both) = hexadecimal(rest.get(end..)?.strip_prefix("\\u")?, 0, 4)?;
-            let code = 0x1_0000_u32.checked_add((code & 0x3FF) << 10)?.checked_add(low & 0x3FF)?;
-            return Some((Some(char::from_u32(code)?), end.checked_add(both)?.checked_add(2)?));
-        }
-        // The line goes on: neither the break nor the indent behind it counts.
-        '\n' | '\r' => return Some((None, 2)),
-        _ => return None,
-    };
-    Some((Some(character), 1_usize.saturating_add(second.len_utf8())))
 }
 
 #[cfg(test)]
@@ -643,7 +501,7 @@ mod tests {
         let start = u32::try_from(before.len()).unwrap();
         let at = At { file: 0, start, end: start + u32::try_from(raw.len()).unwrap() };
         let from = text.find(part).unwrap();
-        let at = Locator::new(&files).within(at, text, from..from + part.len());
+        let at = Locator::new(&files).within(at, text, &(from..from + part.len())).unwrap_or(at);
         file.get(at.start as usize..at.end as usize).unwrap().to_owned()
     }
 
@@ -686,7 +544,7 @@ mod tests {
         for (raw, text) in [("\"a b\"", "a b"), ("'a b'", "a b"), ("a b", "a b"), ("a b\n", "a b\n")] {
             let files = [SourceFile { path: "a".into(), text: raw.into() }];
             let whole = At { file: 0, start: 0, end: u32::try_from(raw.len()).unwrap() };
-            let at = Locator::new(&files).within(whole, text, text.len()..text.len());
+            let at = Locator::new(&files).within(whole, text, &(text.len()..text.len())).unwrap_or(whole);
             let behind = raw.find('b').unwrap() + 1 + usize::from(text.ends_with('\n'));
             assert_eq!((at.start as usize, at.end as usize), (behind, behind), "{raw}");
         }
@@ -712,12 +570,12 @@ mod tests {
             At { file: 0, start: 2, end: 3 },
             At { file: 0, start: 4, end: 1 },
         ] {
-            assert_eq!(locator.within(at, "ä b", 0..1), at);
+            assert_eq!(locator.within(at, "ä b", &(0..1)), None);
         }
         let whole = At { file: 0, start: 0, end: 6 };
         // Ranges that lie on no boundary, or behind the end, find something inside the string.
         for range in [1..1, 1..9, 7..9, 9..9] {
-            let at = locator.within(whole, "ä b", range);
+            let at = locator.within(whole, "ä b", &range).unwrap_or(whole);
             assert!(at.start <= at.end && at.end <= whole.end);
         }
     }

@@ -14,6 +14,7 @@ mod principal;
 mod problem;
 mod request;
 mod scope;
+mod within;
 
 pub(crate) use action::MAX_ACTION_BYTES;
 pub use action::{Action, ActionError, Plane, Wildcards, pattern_matches};

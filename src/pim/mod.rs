@@ -2,7 +2,7 @@
 //! becomes of a request (semantics, section 5).
 //!
 //! Pure: the clock, the groups, the schedules and the policy rules are handed in, nothing is stored. What is
-//! accepted is for the caller to write down. Imports `model` only; whoever manages or explains schedules may
+//! accepted is for the caller to write down. Imports `model` only; whoever reads, manages or explains schedules may
 //! import it, the evaluation of a check may not.
 
 mod duration;

@@ -22,6 +22,7 @@ use std::ops::ControlFlow;
 use arrayvec::ArrayVec;
 use jiff::Timestamp;
 use smallvec::SmallVec;
+use zerocopy::little_endian::U32;
 
 use super::actions::ActionSet;
 use super::layout::{
@@ -69,9 +70,9 @@ pub(super) fn evaluate(
     find_principals(view, &request.subject, &mut principals)?;
     let (mut evaluation, horizon) = at_moment(view, request, place, &principals, actions, now)?;
     if let Some(horizon) = horizon {
-        evaluation.valid_until = valid_until(&evaluation, now, horizon, |moment| {
+        evaluation.valid_until = valid_until(view, &evaluation, now, horizon, |moment| {
             at_moment(view, request, place, &principals, actions, moment)
-        });
+        })?;
     }
     Ok(evaluation)
 }
@@ -79,26 +80,55 @@ pub(super) fn evaluate(
 /// The moment at which the answer changes, from the first at which something that took part in it changes.
 #[cold]
 fn valid_until(
+    view: &View<'_>,
     first: &Evaluation,
     now: Timestamp,
     horizon: Timestamp,
     mut again: impl FnMut(Timestamp) -> Result<(Evaluation, Option<Timestamp>), Undecided>,
-) -> Option<Timestamp> {
+) -> Result<Option<Timestamp>, Damaged> {
     let (mut before, mut moment) = (now, horizon);
     for _ in 0..MAX_MOMENTS {
         if moment <= before {
             break;
         }
         match again(moment) {
-            Ok((later, next)) if later == *first => {
+            Ok((later, next)) if says_the_same(view, first, &later)? => {
                 before = moment;
-                moment = next?;
+                match next {
+                    Some(next) => moment = next,
+                    None => return Ok(None),
+                }
             }
             // Another answer, or none.
             _ => break,
         }
     }
-    Some(moment)
+    Ok(Some(moment))
+}
+
+/// Whether two answers are one to whoever asks: what one name stands for may lie in two windows.
+fn says_the_same(view: &View<'_>, one: &Evaluation, other: &Evaluation) -> Result<bool, Damaged> {
+    let same = |entries: &[Entry], names: &[U32], one: u32, other: u32| -> Result<bool, Damaged> {
+        let (a, b) = (layout::at(entries, one)?, layout::at(entries, other)?);
+        let of = |entry: &Entry| -> Result<(u32, u32), Damaged> {
+            Ok(match entry.role.get() {
+                role if role & EXTRA == 0 => (role, 0),
+                _ => {
+                    let extra = extra_of(view, entry)?;
+                    (extra.role.get(), extra.flags.get())
+                }
+            })
+        };
+        let name = |number| layout::at(names, number).map(|name| name.get());
+        Ok(a.scope.get() == b.scope.get() && name(one)? == name(other)? && of(a)? == of(b)?)
+    };
+    let decided = match (one.decision, other.decision) {
+        (Decision::Allowed(one), Decision::Allowed(other)) => {
+            same(view.entries, view.entry_names, one.assignment(), other.assignment())?
+        }
+        (one, other) => one == other,
+    };
+    Ok(decided && one.audited == other.audited)
 }
 
 /// An answer that outlasts so many moments at which something changes is said to hold up to the last of them only.
@@ -172,6 +202,11 @@ impl<'v, 'r> Moment<'v, 'r> {
         }
     }
 
+    /// How many steps conditions may still take.
+    pub(super) fn steps_left(&self) -> u64 {
+        self.budget.steps()
+    }
+
     fn horizon(&self) -> Option<Timestamp> {
         if self.horizon == i128::MAX { None } else { Timestamp::from_nanosecond(self.horizon).ok() }
     }
@@ -211,16 +246,7 @@ impl<'v, 'r> Moment<'v, 'r> {
         if record.unusable.get() != 0 {
             return Ok(Outcome::Unusable);
         }
-        let CheckRequest { action, sub_operation, attributes, .. } = self.request;
-        let context = Context {
-            action: action.as_str(),
-            sub_operation: *sub_operation,
-            now: self.now,
-            request: attributes.request,
-            resource: attributes.resource,
-            principal: attributes.principal,
-            environment: attributes.environment,
-        };
+        let context = context(self.request, self.now);
         let program = record.program.bytes(self.view.programs)?;
         match condition::evaluate_until(program, &context, &mut self.budget) {
             Ok(Verdict { truth, holds_until }) => {
@@ -270,7 +296,22 @@ impl<'v, 'r> Moment<'v, 'r> {
 }
 
 /// What the conditions of one request may take together: four times the usual budget of one.
-const MAX_STEPS: u32 = 4 * 65_536;
+pub(super) const MAX_STEPS: u32 = 4 * 65_536;
+
+/// What the conditions of a request read.
+#[inline]
+pub(super) fn context<'r>(request: &CheckRequest<'r>, now: Timestamp) -> Context<'r> {
+    let CheckRequest { action, sub_operation, attributes, .. } = request;
+    Context {
+        action: action.as_str(),
+        sub_operation: *sub_operation,
+        now,
+        request: attributes.request,
+        resource: attributes.resource,
+        principal: attributes.principal,
+        environment: attributes.environment,
+    }
+}
 
 /// Finds the target among the scopes; an error says that a deny assignment might be missed.
 #[inline]
@@ -452,19 +493,24 @@ pub(super) fn find_principals(
 /// So many principals are looked up side by side.
 const TOGETHER: usize = 16;
 
-fn add_one(view: &View<'_>, id: PrincipalId<'_>, all: &mut Principals) -> Result<(), Damaged> {
-    let found = match id {
+/// The number of a principal that the policy knows.
+#[inline]
+pub(super) fn find_one(view: &View<'_>, id: PrincipalId<'_>) -> Result<Option<u32>, Damaged> {
+    match id {
         PrincipalId::Guid(guid) => {
             let hash = hash::guid(guid.as_u128());
-            find_guid(view, guid.as_u128(), hash, first_slot(view.guid_slots, hash)?)?
+            find_guid(view, guid.as_u128(), hash, first_slot(view.guid_slots, hash)?)
         }
         PrincipalId::Text(text) => {
             let hash = hash::text(text.as_bytes());
             let first = first_slot(view.text_slots, hash)?;
-            probe(view.text_slots, first, hash, |index| Ok(principal_text(view, index)? == text.as_bytes()))?
+            probe(view.text_slots, first, hash, |index| Ok(principal_text(view, index)? == text.as_bytes()))
         }
-    };
-    if let Some(index) = found {
+    }
+}
+
+fn add_one(view: &View<'_>, id: PrincipalId<'_>, all: &mut Principals) -> Result<(), Damaged> {
+    if let Some(index) = find_one(view, id)? {
         all.push(index);
         add_groups(view, all.len().saturating_sub(1), all)?;
     }

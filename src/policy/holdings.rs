@@ -90,18 +90,16 @@ impl Resolved {
 /// What is held; eligibilities are not.
 pub(super) fn active<'a>(documents: &'a Documents, brought: &'a [RoleAssignment]) -> Vec<Holding<'a>> {
     // Azure lists an active schedule's role assignment without its end. It holds as long as the schedule does.
-    let governed: HashSet<PrincipalId<'a>> = documents
+    let governed: HashSet<String> = documents
         .schedules
         .iter()
         .filter(|schedule| schedule.kind == ScheduleKind::Active)
         .filter_map(|schedule| schedule.origin_role_assignment.as_ref())
-        .map(|origin| PrincipalId::new(&origin.value))
+        .map(|origin| folded(&origin.value))
         .collect();
     let assigned = documents.role_assignments.iter().chain(brought);
     let mut holdings: Vec<Holding<'a>> = assigned
-        .filter(|assignment| {
-            governed.is_empty() || !governed.contains(&PrincipalId::new(&assignment.name.value))
-        })
+        .filter(|assignment| governed.is_empty() || !governed.contains(&folded(&assignment.name.value)))
         .map(|assignment| Holding {
             principal: &assignment.principal_id.value,
             scope: &assignment.scope,
@@ -114,13 +112,13 @@ pub(super) fn active<'a>(documents: &'a Documents, brought: &'a [RoleAssignment]
             origin: 0,
         })
         .collect();
-    // A link leads to an eligibility by its own name, or by that of the schedule it is an instance of.
-    let mut eligibilities: HashMap<PrincipalId<'a>, Vec<&'a Schedule>> = HashMap::new();
+    // A link leads to an eligibility by its own name; only if none has it, to the instances of a schedule of that name:
+    // where both are in the data, the schedule knows better whether it was ended.
+    let (mut by_name, mut by_schedule) = (Linked::new(), Linked::new());
     for schedule in documents.schedules.iter().filter(|schedule| schedule.kind == ScheduleKind::Eligible) {
-        let own = PrincipalId::new(&schedule.name.value);
-        let behind = schedule.schedule.as_ref().map(|name| PrincipalId::new(&name.value));
-        for name in std::iter::once(own).chain(behind.filter(|behind| *behind != own)) {
-            eligibilities.entry(name).or_default().push(schedule);
+        by_name.entry(folded(&schedule.name.value)).or_default().push(schedule);
+        if let Some(behind) = &schedule.schedule {
+            by_schedule.entry(folded(&behind.value)).or_default().push(schedule);
         }
     }
     for schedule in counting(documents, ScheduleKind::Active) {
@@ -129,7 +127,8 @@ pub(super) fn active<'a>(documents: &'a Documents, brought: &'a [RoleAssignment]
             holdings.push(own);
             continue;
         };
-        let linked = eligibilities.get(&PrincipalId::new(&link.value)).map_or(&[][..], Vec::as_slice);
+        let link = folded(&link.value);
+        let linked = by_name.get(&link).or_else(|| by_schedule.get(&link)).map_or(&[][..], Vec::as_slice);
         if linked.is_empty() {
             // Not in the data: it stands on its own window (semantics, section 10, row 5).
             holdings.push(own);
@@ -202,4 +201,13 @@ fn of(schedule: &Schedule) -> Holding<'_> {
             ScheduleShape::Instance => FROM_INSTANCE,
         },
     }
+}
+
+/// Eligibilities by what links may call them.
+type Linked<'a> = HashMap<String, Vec<&'a Schedule>>;
+
+/// Names that refer to each other do so in any spelling of a GUID and in any letter case: a reference that was missed
+/// would let an activation outlast its eligibility.
+fn folded(name: &str) -> String {
+    PrincipalId::new(name).to_string().to_ascii_lowercase()
 }

@@ -23,7 +23,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 use crate::clock::Clock;
-use crate::documents::{self, Lenience};
+use crate::condition::Extensions;
+use crate::documents::{self, Lenience, ReadOptions};
 use crate::metrics::{ActivePolicy, PolicyMetrics};
 use crate::model::{Problem, Problems, Severity};
 use crate::policy::{CompileOptions, Policy};
@@ -48,6 +49,14 @@ pub struct LoadOptions {
     pub lenience: Lenience,
     /// How patterns are read.
     pub compile: CompileOptions,
+}
+
+impl LoadOptions {
+    /// How the documents are read.
+    pub fn reading(&self) -> ReadOptions {
+        let extensions = Extensions { enabled: self.compile.condition_extensions };
+        ReadOptions { lenience: self.lenience, extensions }
+    }
 }
 
 /// A directory that became a policy.
@@ -95,7 +104,7 @@ pub struct Updater {
 
 /// Reads and compiles. Blocks.
 pub fn load(path: &Path, options: LoadOptions) -> Result<Loaded, Refused> {
-    let (documents, mut problems) = documents::load(path, options.lenience);
+    let (documents, mut problems) = documents::load(path, options.reading());
     let files = documents.files.len();
     if problems.has_errors() {
         problems.sort();

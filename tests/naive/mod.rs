@@ -209,7 +209,7 @@ impl<'a> World<'a> {
         for assignment in &documents.role_assignments {
             let governs = |schedule: &Schedule| {
                 let origin = schedule.origin_role_assignment.as_ref();
-                origin.is_some_and(|name| id_key(&name.value) == id_key(&assignment.name.value))
+                origin.is_some_and(|name| name_key(&name.value) == name_key(&assignment.name.value))
             };
             if !actives().any(governs) {
                 holdings.push(Holding {
@@ -231,7 +231,7 @@ impl<'a> World<'a> {
             if let Some(linked) = &schedule.linked_eligibility {
                 for eligibility in &documents.schedules {
                     if eligibility.kind == ScheduleKind::Eligible
-                        && id_key(&eligibility.name.value) == id_key(&linked.value)
+                        && name_key(&eligibility.name.value) == name_key(&linked.value)
                     {
                         ended |= !provisioned(eligibility);
                         let cut = holding_of(eligibility);
@@ -352,7 +352,7 @@ fn open(holding: &Holding<'_>, now: Timestamp) -> bool {
 
 fn provisioned(schedule: &Schedule) -> bool {
     match &schedule.status {
-        Some(status) => status.value.to_ascii_lowercase() == "provisioned",
+        Some(status) => status.value.eq_ignore_ascii_case("provisioned"),
         None => true,
     }
 }
@@ -488,6 +488,12 @@ fn hierarchy_is_missing(documents: &Documents, target: &str) -> bool {
 }
 
 // === section 1.5 ===
+
+/// Names of assignments and schedules that refer to each other: the letter case of a name that is no GUID does not
+/// matter either, for Azure writes one name in several ways.
+fn name_key(name: &str) -> String {
+    id_key(name).to_ascii_lowercase()
+}
 
 /// One spelling for every spelling of a GUID; any other id is itself.
 fn id_key(text: &str) -> String {
