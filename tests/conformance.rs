@@ -1249,7 +1249,9 @@ fn documents_of(tenant: &Value) -> Documents {
         start: moment(schedule.start_date_time),
         end: moment(schedule.end_date_time),
         linked_eligibility: schedule.linked_role_eligibility_schedule_id.map(spanned),
-        origin_role_assignment: schedule.origin_role_assignment_id.map(spanned),
+        origin_role_assignment: schedule
+            .origin_role_assignment_id
+            .map(|id| spanned(id.rsplit('/').next().unwrap_or_default())),
         condition: condition_of(schedule.condition, schedule.condition_version),
         ..Schedule::default()
     });
