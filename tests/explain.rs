@@ -207,13 +207,12 @@ fn the_example_tenant_is_explained_as_it_is_decided() {
     }
     assert!(subjects.len() > 20 && places.len() > 20);
     for (principal, groups, scope) in subjects {
-        let outcomes =
-            permissions_agree(&policy, &principal, &groups, &scope, None, Kind::WITHOUT_CONDITIONS);
+        let outcomes = permissions_agree(&policy, &principal, &groups, &scope, None, Kind::OF_MANY_TEXTS);
         listed += outcomes.len();
     }
     assert!(listed > 500, "{listed}");
     for (action, plane, scope) in places {
-        principals_agree(&policy, &everybody, &action, plane, &scope, Kind::WITHOUT_CONDITIONS);
+        principals_agree(&policy, &everybody, &action, plane, &scope, Kind::OF_MANY_TEXTS);
     }
 }
 
@@ -228,7 +227,7 @@ struct Kind {
 }
 
 impl Kind {
-    const WITHOUT_CONDITIONS: Self = Self { conditions: false, one_text: true };
+    const OF_MANY_TEXTS: Self = Self { conditions: true, one_text: false };
 }
 
 /// Everything that a condition of the drawn policies can see.
@@ -260,7 +259,9 @@ fn everybody(documents: &Documents) -> BTreeSet<String> {
     let denied = documents.deny_assignments.iter();
     let denied = denied.flat_map(|deny| deny.principals.iter().chain(&deny.exclude_principals));
     let groups = documents.groups.iter().flat_map(|group| std::iter::once(&group.id).chain(&group.members));
-    let all = assigned.chain(scheduled).chain(denied).chain(groups);
+    // The level of an agent brings its assignments.
+    let agents = documents.agents.iter().map(|agent| &agent.principal_id);
+    let all = assigned.chain(scheduled).chain(denied).chain(groups).chain(agents);
     all.map(|id| PrincipalId::new(&id.value).to_string()).collect()
 }
 
