@@ -9,7 +9,7 @@
 //!
 //! Ids are full ids as in answers to Check (`{scope}/providers/Microsoft.Authorization/…`), scopes in the letter
 //! case of the documents, object ids in their canonical form. Every list has an order of its own that its field
-//! names, so that two answers to one question are equal.
+//! names, so that two answers to one question are equal; by id and by name, GUIDs come before other texts.
 
 use std::ops::Range;
 
@@ -26,15 +26,16 @@ pub struct Explanation {
     /// these, by id. Each id once.
     pub principals: Vec<ExplainedPrincipal>,
     /// Every deny assignment at the scope or above it, the most specific scope first, then by name: those that
-    /// hit, and those that do not.
+    /// hit, and those that do not. The first enforced one that hits is the one that Check names.
     pub denies: Vec<ExplainedDeny>,
     /// Every role assignment of one of the principals at the scope or above it, active schedules included and
     /// eligible ones not: first those that grant, then the others; within each the most specific scope first, then
     /// unconditioned before conditioned, then by name (semantics, section 2.5). Explained also when a deny
-    /// assignment decides.
+    /// assignment decides. When the decision is Allowed, the first is the one that Check names.
     pub assignments: Vec<ExplainedAssignment>,
     /// What would nearly have granted: eligible roles first, then roles on the other plane, then assignments below.
-    /// Empty when the decision is Allowed.
+    /// At most 20 of each kind. Empty unless the decision is NotAllowed: an activation does not help against a deny
+    /// assignment.
     pub near_misses: Vec<NearMiss>,
     /// The decision of a Check of the same request at the same time.
     pub decision: Decision,
@@ -42,6 +43,9 @@ pub struct Explanation {
     pub reason: String,
     /// Until when the decision holds under this policy, as Check says it.
     pub valid_until: Option<Timestamp>,
+    /// Whether something was left out because there is too much: what stands behind the first 1,000 of a list, near
+    /// misses behind the first 20 of a kind, or the parts of conditions that read very large attributes.
+    pub truncated: bool,
 }
 
 /// One of the principals that a subject expands to (semantics, section 1.5).
@@ -88,7 +92,8 @@ pub struct ExplainedDeny {
     pub conditions: Vec<ExplainedCondition>,
 }
 
-/// What a deny assignment did. One that does not hit gives the first reason in the order of these.
+/// What a deny assignment did. One that does not hit gives the first reason in the order of these; of several blocks
+/// the one that came furthest counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DenyOutcome {
     /// It hits: with effect enforced it decides, with effect audit it is reported.
@@ -123,6 +128,9 @@ pub enum DenyOutcome {
     },
     /// A condition is false; one that is undefined or cannot be used lets it hit.
     ConditionFalse,
+    /// A condition takes more steps than allowed on these attributes. Only where another deny assignment hits:
+    /// otherwise there is no decision.
+    ConditionTooCostly,
 }
 
 /// A role assignment, or an active schedule, that was looked at (semantics, sections 2.3 and 5.5).
@@ -219,14 +227,15 @@ pub enum AssignmentOutcome {
     NotCovered,
 }
 
-/// A pattern of a permission block that an action matches. Of several in a block the first in byte order.
+/// A pattern of a permission block that an action matches. Of several in a list the first in byte order, letter case
+/// ignored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MatchedPattern {
     /// Position of the block in the role definition or deny assignment, from 0.
     pub block: u32,
     /// `actions`, `notActions`, `dataActions` or `notDataActions`.
     pub list: &'static str,
-    /// The pattern.
+    /// The pattern. Where the documents spell it in several letter cases, in the first of these spellings.
     pub pattern: String,
 }
 
@@ -342,7 +351,8 @@ pub enum NearMiss {
     /// A role that the subject or a group of it may activate, and that would grant the action here, its conditions
     /// (if any) being true for this request. By scope from the most specific upwards, then by name.
     Eligible(RoleActivation),
-    /// A role assigned at the scope or above covers an action of this name on the other plane, and not on this one.
+    /// A role assigned at the scope or above covers an action of this name on the other plane, and not on this one,
+    /// now. In the order of [`Explanation::assignments`].
     WrongPlane {
         /// Which.
         assignment: AssignmentInfo,
@@ -351,8 +361,9 @@ pub enum NearMiss {
         /// The plane that it covers.
         plane: Plane,
     },
-    /// A role that covers the action is assigned below the scope that was asked about: too low. By the path of its
-    /// scope, then by name. Its conditions are not looked at.
+    /// A role that covers the action is assigned below the scope that was asked about: too low. The nearest to it
+    /// first (by the number of levels of its scope), then by the path of its scope, then by name. It holds now; its
+    /// conditions are not looked at.
     ScopeTooLow {
         /// Which.
         assignment: AssignmentInfo,
@@ -421,6 +432,10 @@ pub struct PermissionList {
     pub eligible: Vec<RoleActivation>,
     /// The known operations that are not simply not granted, by name and then by plane.
     pub operations: Vec<PermittedOperation>,
+    /// Whether something was left out because there is too much: grants, deny assignments and eligibilities behind
+    /// the first 1,000, grants and deny assignments behind the first 10,000 patterns, operations behind the first
+    /// 5,000.
+    pub truncated: bool,
 }
 
 /// A role assignment and what its role gives.
@@ -454,7 +469,7 @@ pub struct PermissionDeny {
     pub condition: Option<String>,
 }
 
-/// The patterns of one permission block.
+/// The patterns of one permission block, each list in byte order, letter case ignored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PermissionPatterns {
     /// Control plane.
@@ -467,6 +482,9 @@ pub struct PermissionPatterns {
     pub not_data_actions: Vec<String>,
     /// The block's own condition as it is written.
     pub condition: Option<String>,
+    /// Whether that condition cannot be used: then a block of a role grants nothing, and one of a deny assignment
+    /// applies.
+    pub unusable: bool,
 }
 
 /// A known operation that something grants.
@@ -486,11 +504,12 @@ pub struct PermittedOperation {
 /// Whether a known operation may be done, whatever attributes a request brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OperationOutcome {
-    /// Granted without condition, and no deny assignment speaks of it.
+    /// Granted, and no deny assignment blocks it. A condition that is true whatever attributes there are, since it is
+    /// about other actions or about the time only, counts as none.
     Allowed,
-    /// It depends on a condition, of the grant or of a deny assignment.
+    /// It depends on a condition that reads attributes or the suboperation, of the grant or of a deny assignment.
     Conditional,
-    /// Granted, and a deny assignment without condition blocks it.
+    /// Granted, perhaps under a condition, and a deny assignment blocks it whatever attributes there are.
     Denied,
 }
 
@@ -522,6 +541,8 @@ pub struct PrincipalList {
     /// first, then by name. What they say of all principals or of groups counts also for principals that are not
     /// listed.
     pub denies: Vec<PrincipalDeny>,
+    /// Whether something was left out because there is too much: what stands behind the first 1,000 of a list.
+    pub truncated: bool,
 }
 
 /// A principal that may do it.
@@ -531,10 +552,11 @@ pub struct PermittedPrincipal {
     pub id: String,
     /// Whether the policy knows it as a group.
     pub is_group: bool,
-    /// Everything that grants: the one that Check would name first, then the most specific scope first, then by
-    /// name. Never empty.
+    /// What grants or may grant: the one that Check would name where no attributes decide, then the most specific
+    /// scope first, then by name. Never empty; at most 16.
     pub through: Vec<Through>,
-    /// Whether it depends on a condition: no grant is without one, or a deny assignment with one applies.
+    /// Whether it depends on a condition that reads attributes or the suboperation: no grant is without one, or a
+    /// deny assignment with one applies.
     pub conditional: bool,
 }
 
@@ -543,7 +565,7 @@ pub struct PermittedPrincipal {
 pub struct Through {
     /// The role assignment; its window says until when.
     pub assignment: AssignmentInfo,
-    /// Whether it grants under a condition only.
+    /// Whether it depends on a condition that reads attributes or the suboperation.
     pub conditional: bool,
 }
 

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use dashmap::DashMap;
 
-use super::layout::{self, Damaged, NONE, STRICT_WILDCARDS, View};
-use super::{hash, layout::PatternGroup};
+use super::hash;
+use super::layout::{self, Damaged, NONE, Pattern, PatternGroup, STRICT_WILDCARDS, View};
 use crate::model::{Action, MAX_ACTION_BYTES, Plane, Wildcards, pattern_matches};
 
 /// What all kept sets and their keys may take. Callers can invent endless action strings that `*` matches; beyond
@@ -55,41 +55,24 @@ impl ActionSet {
     }
 
     /// Matches the patterns that can match.
-    fn find(view: &View<'_>, action: &str, plane: Plane) -> Result<Self, Damaged> {
-        let wildcards =
-            if view.flags & STRICT_WILDCARDS == 0 { Wildcards::Collapse } else { Wildcards::Strict };
+    pub(super) fn find(view: &View<'_>, action: &str, plane: Plane) -> Result<Self, Damaged> {
         let words = view.blocks.len().div_ceil(64);
         let (mut included, mut excluded) = (vec![0_u64; words], vec![0_u64; words]);
         let (include_list, exclude_list) = match plane {
             Plane::Control => (0, 1),
             Plane::Data => (2, 3),
         };
-        let first_segment = action.split('/').next().unwrap_or_default();
-        let wanted = hash::path(hash::EMPTY_PATH, first_segment.as_bytes());
-        let own_group = view
-            .pattern_groups
-            .get(1..)
-            .and_then(|groups| {
-                groups.binary_search_by_key(&wanted, |group| group.hash.get()).ok().map(|at| (groups, at))
-            })
-            .and_then(|(groups, at)| groups.get(at));
-        let any_group = view.pattern_groups.first();
-        for PatternGroup { first, count, .. } in any_group.into_iter().chain(own_group) {
-            for pattern in layout::slice(view.patterns, *first, *count)? {
-                let text = std::str::from_utf8(pattern.text.bytes(view.text_bytes)?).map_err(|_| Damaged)?;
-                if !pattern_matches(text, action, wildcards) {
-                    continue;
-                }
-                for posting in layout::slice(view.postings, pattern.first_posting, pattern.postings)? {
-                    let (block, list) = (posting.get() / 4, posting.get() % 4);
-                    if list == include_list {
-                        set_bit(&mut included, block)?;
-                    } else if list == exclude_list {
-                        set_bit(&mut excluded, block)?;
-                    }
+        matching(view, action, |_, pattern| {
+            for posting in layout::slice(view.postings, pattern.first_posting, pattern.postings)? {
+                let (block, list) = (posting.get() / 4, posting.get() % 4);
+                if list == include_list {
+                    set_bit(&mut included, block)?;
+                } else if list == exclude_list {
+                    set_bit(&mut excluded, block)?;
                 }
             }
-        }
+            Ok(())
+        })?;
         let mut bits = vec![0_u64; view.units.div_ceil(64)];
         let (mut conditional, mut denies) = (Vec::new(), false);
         for (block, (unit, condition)) in view.blocks.iter().zip(view.block_conditions).enumerate() {
@@ -151,6 +134,39 @@ impl ActionMemo {
     pub(super) fn len(&self) -> usize {
         self.sets.len()
     }
+}
+
+/// How `/*/` is read in this policy.
+pub(super) fn wildcards(view: &View<'_>) -> Wildcards {
+    if view.flags & STRICT_WILDCARDS == 0 { Wildcards::Collapse } else { Wildcards::Strict }
+}
+
+/// Hands out the patterns that an action matches, each with its text.
+pub(super) fn matching<'v>(
+    view: &View<'v>,
+    action: &str,
+    mut each: impl FnMut(&'v str, &'v Pattern) -> Result<(), Damaged>,
+) -> Result<(), Damaged> {
+    let wildcards = wildcards(view);
+    let first_segment = action.split('/').next().unwrap_or_default();
+    let wanted = hash::path(hash::EMPTY_PATH, first_segment.as_bytes());
+    let own_group = view
+        .pattern_groups
+        .get(1..)
+        .and_then(|groups| {
+            groups.binary_search_by_key(&wanted, |group| group.hash.get()).ok().map(|at| (groups, at))
+        })
+        .and_then(|(groups, at)| groups.get(at));
+    let any_group = view.pattern_groups.first();
+    for PatternGroup { first, count, .. } in any_group.into_iter().chain(own_group) {
+        for pattern in layout::slice(view.patterns, *first, *count)? {
+            let text = std::str::from_utf8(pattern.text.bytes(view.text_bytes)?).map_err(|_| Damaged)?;
+            if pattern_matches(text, action, wildcards) {
+                each(text, pattern)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 #[inline]

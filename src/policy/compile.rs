@@ -187,6 +187,9 @@ impl<'a> Compiler<'a> {
 
         let mut writer = Writer::new();
         let mut flags = if options.wildcards == Wildcards::Strict { layout::STRICT_WILDCARDS } else { 0 };
+        if options.condition_extensions {
+            flags |= layout::CONDITION_EXTENSIONS;
+        }
         if denies.iter().any(|(deny, _)| {
             deny.effect == DenyEffect::Enforced
                 && !deny.do_not_apply_to_child_scopes
@@ -568,20 +571,24 @@ impl<'a> Compiler<'a> {
     }
 
     fn put_patterns(&mut self, writer: &mut Writer, blocks: &[Block<'_>]) -> Option<()> {
-        // Folded text to the lists that hold it.
-        let mut patterns: BTreeMap<String, BTreeSet<u32>> = BTreeMap::new();
+        // Folded text to the text as written, of several spellings the first, and the lists that hold it.
+        let mut patterns: BTreeMap<String, (&str, BTreeSet<u32>)> = BTreeMap::new();
         for (number, block) in blocks.iter().enumerate() {
             for (list, (_, texts)) in block.permissions.lists().into_iter().enumerate() {
                 let posting = self.number(number.checked_mul(4)?.checked_add(list)?)?;
                 for text in texts {
-                    patterns.entry(text.value.to_ascii_lowercase()).or_default().insert(posting);
+                    let text = text.value.as_str();
+                    let (spelling, lists) =
+                        patterns.entry(text.to_ascii_lowercase()).or_insert((text, BTreeSet::new()));
+                    *spelling = text.min(spelling);
+                    lists.insert(posting);
                 }
             }
         }
         // The group of patterns with a wildcard in the first segment stands first, under no hash.
-        let mut groups: BTreeMap<Option<u64>, Vec<(String, BTreeSet<u32>)>> =
+        let mut groups: BTreeMap<Option<u64>, Vec<(&str, BTreeSet<u32>)>> =
             BTreeMap::from([(None, Vec::new())]);
-        for (text, lists) in patterns {
+        for (text, lists) in patterns.into_values() {
             let first = text.split('/').next().unwrap_or_default();
             let group = (!first.contains('*')).then(|| hash::path(hash::EMPTY_PATH, first.as_bytes()));
             groups.entry(group).or_default().push((text, lists));
@@ -595,7 +602,7 @@ impl<'a> Compiler<'a> {
             });
             for (text, lists) in patterns {
                 pattern_records.push(layout::Pattern {
-                    text: self.text(&text)?,
+                    text: self.text(text)?,
                     first_posting: self.number(postings.len())?.into(),
                     postings: self.number(lists.len())?.into(),
                 });
@@ -745,6 +752,8 @@ impl<'a> Compiler<'a> {
                 first_excluded,
                 excluded,
                 condition: conditions.get(deny.condition.as_ref(), false)?.into(),
+                display_name: self
+                    .text(deny.deny_assignment_name.as_ref().map_or("", |name| name.value.as_str()))?,
             });
         }
         writer.put(Section::Denies, &records);

@@ -6,12 +6,12 @@ use std::fmt::{self, Write};
 use jiff::Timestamp;
 
 use super::layout::{
-    self, Damaged, EXTRA, Entry, Extra, FROM_INSTANCE, FROM_SCHEDULE, MAX_LEVELS, NONE, ROOT, View,
+    self, Damaged, Deny, EXTRA, Entry, Extra, FROM_INSTANCE, FROM_SCHEDULE, MAX_LEVELS, NONE, ROOT, View,
 };
 use super::{Policy, evaluate};
 use crate::model::{
-    ActivationRequirements, CheckRequest, Decision, DenyHit, Eligibility, Grant, Guid, Plane, PrincipalId,
-    RoleActivation, Why,
+    ActivationRequirements, AssignmentInfo, CheckRequest, Decision, DenyHit, Eligibility, Grant, Guid, Plane,
+    PrincipalId, RoleActivation, Why, Window,
 };
 
 /// What stands where a damaged policy has no name; ids of a policy that was opened are always there.
@@ -23,11 +23,7 @@ const USUAL_LENGTH: usize = 256;
 impl Policy {
     /// Full id of the role assignment that granted.
     pub fn role_assignment_id(&self, grant: Grant) -> String {
-        self.describe(|view, out| {
-            let entry = layout::at(view.entries, grant.assignment())?;
-            let name = layout::at(view.entry_names, grant.assignment())?.get();
-            write_object_id(view, entry.scope.get(), assignment_kind(view, entry)?, name, out)
-        })
+        self.describe(|view, out| write_assignment_id(view, grant.assignment(), out))
     }
 
     /// Its name, the last segment of the id.
@@ -40,8 +36,8 @@ impl Policy {
     /// Full id of the role definition that granted.
     pub fn role_definition_id(&self, grant: Grant) -> String {
         self.describe(|view, out| {
-            let role = layout::at(view.roles, role_of(view, layout::at(view.entries, grant.assignment())?)?)?;
-            write_object_id(view, ROOT, "roleDefinitions", role.id.get(), out)
+            let role = role_of(view, layout::at(view.entries, grant.assignment())?)?;
+            write_role_definition_id(view, role, out)
         })
     }
 
@@ -238,26 +234,80 @@ pub(super) fn principal<'a>(view: &View<'a>, index: u32) -> Result<PrincipalId<'
     Ok(PrincipalId::Text(text(evaluate::principal_text(view, index)?)?))
 }
 
+/// A role assignment or active schedule, spelled out.
+pub(super) fn assignment(view: &View<'_>, number: u32) -> Result<AssignmentInfo, Damaged> {
+    let entry = layout::at(view.entries, number)?;
+    let (mut window, mut eligibility) = (None, NONE);
+    if entry.role.get() & EXTRA != 0 {
+        let extra = evaluate::extra_of(view, entry)?;
+        let (start, end) = (since(extra), until(extra));
+        window = (start.is_some() || end.is_some()).then_some(Window { start, end });
+        eligibility = extra.eligibility.get();
+    }
+    Ok(AssignmentInfo {
+        id: written(|out| write_assignment_id(view, number, out))?,
+        role_definition_id: written(|out| write_role_definition_id(view, role_of(view, entry)?, out))?,
+        role_name: written(|out| write_role_name(view, entry, out))?,
+        scope: written(|out| write_scope(view, entry.scope.get(), out))?,
+        principal_id: holder(view, number)?.to_string(),
+        window,
+        eligibility_id: eligibility_id(view, eligibility)?,
+    })
+}
+
+/// The full id of an eligibility by its name; `None` where there is no name.
+pub(super) fn eligibility_id(view: &View<'_>, name: u32) -> Result<Option<String>, Damaged> {
+    if name == NONE {
+        return Ok(None);
+    }
+    let found = view.eligible_names.iter().position(|other| other.get() == name).ok_or(Damaged)?;
+    let number = u32::try_from(found).map_err(|_| Damaged)?;
+    written(|out| write_eligibility_id(view, number, out)).map(Some)
+}
+
+/// Full id of a role assignment or active schedule.
+pub(super) fn write_assignment_id(view: &View<'_>, number: u32, out: &mut String) -> Result<(), Damaged> {
+    let entry = layout::at(view.entries, number)?;
+    let name = layout::at(view.entry_names, number)?.get();
+    write_object_id(view, entry.scope.get(), assignment_kind(view, entry)?, name, out)
+}
+
+fn write_role_definition_id(view: &View<'_>, role: u32, out: &mut String) -> Result<(), Damaged> {
+    write_object_id(view, ROOT, "roleDefinitions", layout::at(view.roles, role)?.id.get(), out)
+}
+
+/// Full id of a deny assignment.
+pub(super) fn deny_id(view: &View<'_>, deny: &Deny) -> Result<String, Damaged> {
+    written(|out| write_object_id(view, deny.scope.get(), "denyAssignments", deny.name.get(), out))
+}
+
+/// Display name of a deny assignment.
+pub(super) fn deny_name(view: &View<'_>, deny: &Deny) -> Result<Option<String>, Damaged> {
+    let name = text(deny.display_name.bytes(view.text_bytes)?)?;
+    Ok((!name.is_empty()).then(|| name.to_owned()))
+}
+
+/// What is written into a string of its own.
+pub(super) fn written(write: impl FnOnce(&mut String) -> Result<(), Damaged>) -> Result<String, Damaged> {
+    let mut out = String::new();
+    write(&mut out)?;
+    Ok(out)
+}
+
 /// An eligibility, spelled out.
 pub(super) fn activation(view: &View<'_>, number: u32) -> Result<RoleActivation, Damaged> {
     let entry = layout::at(view.eligibles, number)?;
     let extra = evaluate::extra_of(view, entry)?;
     let role = extra.role.get();
-    let write = |write: &dyn Fn(&mut String) -> Result<(), Damaged>| {
-        let mut out = String::new();
-        write(&mut out).map(|()| out)
-    };
     let key = (role, entry.scope.get());
     let found =
         view.activation_policies.binary_search_by_key(&key, |policy| (policy.role.get(), policy.scope.get()));
     let policy = found.ok().and_then(|index| view.activation_policies.get(index));
     Ok(RoleActivation {
-        role_definition_id: write(&|out| {
-            write_object_id(view, ROOT, "roleDefinitions", layout::at(view.roles, role)?.id.get(), out)
-        })?,
-        role_name: write(&|out| write_role_name(view, entry, out))?,
-        scope: write(&|out| write_scope(view, entry.scope.get(), out))?,
-        eligibility_id: write(&|out| write_eligibility_id(view, number, out))?,
+        role_definition_id: written(|out| write_role_definition_id(view, role, out))?,
+        role_name: written(|out| write_role_name(view, entry, out))?,
+        scope: written(|out| write_scope(view, entry.scope.get(), out))?,
+        eligibility_id: written(|out| write_eligibility_id(view, number, out))?,
         principal_id: eligible_holder(view, number)?.to_string(),
         eligible_until: until(extra),
         condition: condition_text(view, extra.condition.get())?.map(str::to_owned),

@@ -172,6 +172,11 @@ impl<'v, 'r> Moment<'v, 'r> {
         }
     }
 
+    /// How many steps conditions may still take.
+    pub(super) fn steps_left(&self) -> u64 {
+        self.budget.steps()
+    }
+
     fn horizon(&self) -> Option<Timestamp> {
         if self.horizon == i128::MAX { None } else { Timestamp::from_nanosecond(self.horizon).ok() }
     }
@@ -211,16 +216,7 @@ impl<'v, 'r> Moment<'v, 'r> {
         if record.unusable.get() != 0 {
             return Ok(Outcome::Unusable);
         }
-        let CheckRequest { action, sub_operation, attributes, .. } = self.request;
-        let context = Context {
-            action: action.as_str(),
-            sub_operation: *sub_operation,
-            now: self.now,
-            request: attributes.request,
-            resource: attributes.resource,
-            principal: attributes.principal,
-            environment: attributes.environment,
-        };
+        let context = context(self.request, self.now);
         let program = record.program.bytes(self.view.programs)?;
         match condition::evaluate_until(program, &context, &mut self.budget) {
             Ok(Verdict { truth, holds_until }) => {
@@ -270,7 +266,22 @@ impl<'v, 'r> Moment<'v, 'r> {
 }
 
 /// What the conditions of one request may take together: four times the usual budget of one.
-const MAX_STEPS: u32 = 4 * 65_536;
+pub(super) const MAX_STEPS: u32 = 4 * 65_536;
+
+/// What the conditions of a request read.
+#[inline]
+pub(super) fn context<'r>(request: &CheckRequest<'r>, now: Timestamp) -> Context<'r> {
+    let CheckRequest { action, sub_operation, attributes, .. } = request;
+    Context {
+        action: action.as_str(),
+        sub_operation: *sub_operation,
+        now,
+        request: attributes.request,
+        resource: attributes.resource,
+        principal: attributes.principal,
+        environment: attributes.environment,
+    }
+}
 
 /// Finds the target among the scopes; an error says that a deny assignment might be missed.
 #[inline]
@@ -452,19 +463,24 @@ pub(super) fn find_principals(
 /// So many principals are looked up side by side.
 const TOGETHER: usize = 16;
 
-fn add_one(view: &View<'_>, id: PrincipalId<'_>, all: &mut Principals) -> Result<(), Damaged> {
-    let found = match id {
+/// The number of a principal that the policy knows.
+#[inline]
+pub(super) fn find_one(view: &View<'_>, id: PrincipalId<'_>) -> Result<Option<u32>, Damaged> {
+    match id {
         PrincipalId::Guid(guid) => {
             let hash = hash::guid(guid.as_u128());
-            find_guid(view, guid.as_u128(), hash, first_slot(view.guid_slots, hash)?)?
+            find_guid(view, guid.as_u128(), hash, first_slot(view.guid_slots, hash)?)
         }
         PrincipalId::Text(text) => {
             let hash = hash::text(text.as_bytes());
             let first = first_slot(view.text_slots, hash)?;
-            probe(view.text_slots, first, hash, |index| Ok(principal_text(view, index)? == text.as_bytes()))?
+            probe(view.text_slots, first, hash, |index| Ok(principal_text(view, index)? == text.as_bytes()))
         }
-    };
-    if let Some(index) = found {
+    }
+}
+
+fn add_one(view: &View<'_>, id: PrincipalId<'_>, all: &mut Principals) -> Result<(), Damaged> {
+    if let Some(index) = find_one(view, id)? {
         all.push(index);
         add_groups(view, all.len().saturating_sub(1), all)?;
     }

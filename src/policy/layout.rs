@@ -258,6 +258,8 @@ pub(super) struct Deny {
     pub excluded: U32,
     /// For the whole of it: a [`Condition`] or [`NONE`].
     pub condition: U32,
+    /// Empty: none.
+    pub display_name: Text,
 }
 
 /// Reports a hit, does not block.
@@ -278,7 +280,7 @@ pub(super) struct PatternGroup {
     pub count: U32,
 }
 
-/// A pattern, once for all lists that hold it.
+/// A pattern, once for all lists that hold it, in the first of its spellings.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(super) struct Pattern {
@@ -316,6 +318,8 @@ pub(super) const DENY_AT_MANAGEMENT_GROUP: u32 = 2;
 
 /// Something begins or ends, or a condition reads the time.
 pub(super) const DEPENDS_ON_TIME: u32 = 4;
+/// Conditions were read with the operators of the extension.
+pub(super) const CONDITION_EXTENSIONS: u32 = 8;
 
 /// All sections of a buffer, typed.
 #[derive(Clone, Copy)]

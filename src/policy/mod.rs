@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! Documents ── compile ──▶ buffer (layout) ── evaluate(request) ──▶ Evaluation
-//!                             └─ actions: which roles speak of an action, found once and kept
+//!                             ├─ actions: which roles speak of an action, found once and kept
+//!                             └─ explain, permissions, principals: the same questions answered at length
 //! ```
 //!
 //! Imports `model`, `condition` (conditions are programs in the buffer) and `agent` (what the levels of agents bring),
@@ -14,9 +15,15 @@ mod compile;
 mod conditions;
 mod describe;
 mod evaluate;
+mod explain;
 mod hash;
 mod holdings;
+mod judge;
 mod layout;
+mod permissions;
+mod principals;
+mod prospects;
+mod standing;
 #[cfg(test)]
 mod tests;
 
