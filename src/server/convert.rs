@@ -1129,6 +1129,15 @@ mod tests {
         let reason =
             "with the rights of the user who asks: role \"Writer\", assigned to the subject at /subs";
         assert!(told.reason.starts_with(reason), "{}", told.reason);
+
+        // Explain answers what the flow does, and says what the rights of each give.
+        let asked = check_request(&wire).unwrap();
+        let explained = authorizer.explain(&snapshot, &asked.request, asked.agent.as_ref()).unwrap();
+        let answer = crate::server::explain::explained(&snapshot, &asked, &explained, "r");
+        assert_eq!((answer.result.as_ref(), answer.request_id.as_str()), (Some(&told), "r"));
+        assert_eq!(answer.explanation.unwrap().decision(), v1::Decision::NotAllowed);
+        let user = answer.on_behalf_of_explanation.unwrap();
+        assert_eq!((user.decision(), user.principals[0].id.as_str()), (v1::Decision::Allowed, "uma"));
     }
 
     #[test]

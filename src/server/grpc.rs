@@ -4,6 +4,7 @@
 //! guard lives on the stack. Checks run on the thread that decodes them. What explains or lists takes longer: it
 //! runs beside them, few at a time, so that it holds up no check.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
 
@@ -251,7 +252,9 @@ impl AuthorizationApi {
         });
         let (counted, answer) = match work.await {
             Ok(Ok(answer)) => ("answered", Ok(Response::new(answer))),
-            Ok(Err(unanswered)) => (self.counters.count_unanswered(&unanswered), Err(unanswered.into_status())),
+            Ok(Err(unanswered)) => {
+                (self.counters.count_unanswered(&unanswered), Err(unanswered.into_status()))
+            }
             Err(error) => {
                 tracing::error!(%error, method = method.names().0, "a call ended without an answer");
                 ("failed", Err(Status::internal("the call ended without an answer")))
@@ -348,7 +351,7 @@ fn log_damage(snapshot: &Snapshot, undecided: &Undecided) {
 }
 
 fn busy() -> Status {
-    let details = ErrorDetails::with_error_info("BUSY", convert::ERROR_DOMAIN, Default::default());
+    let details = ErrorDetails::with_error_info("BUSY", convert::ERROR_DOMAIN, HashMap::new());
     let message = "too many calls that explain or list at once; checks are answered as ever";
     Status::with_error_details(Code::ResourceExhausted, message, details)
 }
@@ -497,5 +500,45 @@ impl Counters {
         };
         counter.inc();
         undecided
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authorizer::CacheSettings;
+    use crate::cache::CachePolicy;
+    use crate::clock::Clock;
+
+    #[tokio::test]
+    async fn a_flood_is_refused_and_counted() {
+        let (_writer, reader) = crate::snapshot::cell();
+        let cache = CacheSettings { policy: CachePolicy::Off, max_bytes: 0 };
+        let settings = GrpcSettings { max_batch_items: 1, max_request_bytes: 1 << 20, reflection: false };
+        let metrics = Metrics::new("", "");
+        let authorizer = Authorizer::new(reader, cache, Clock::system());
+        let api = AuthorizationApi::new(authorizer, settings, Transport::Tcp, &metrics, None);
+        let explain = async || {
+            let check = v1::CheckRequest {
+                subject: Some(v1::Subject { principal_id: "alice".into(), ..Default::default() }),
+                action: Some(v1::Action { name: "A.B/c/read".into(), ..Default::default() }),
+                resource: Some(v1::Resource { scope: "/".into(), ..Default::default() }),
+                ..Default::default()
+            };
+            api.explain(Request::new(v1::ExplainRequest { check: Some(check) })).await.unwrap_err().code()
+        };
+        assert_eq!(explain().await, Code::Unavailable, "there is no policy yet");
+        let places = api.queries.admitted.available_permits();
+        let all = api.queries.admitted.try_acquire_many(u32::try_from(places).unwrap()).unwrap();
+        assert_eq!(explain().await, Code::ResourceExhausted);
+        drop(all);
+        assert_eq!(explain().await, Code::Unavailable);
+        let text = metrics.encode().unwrap();
+        for (outcome, count) in [("undecided", 2), ("busy", 1)] {
+            let line = format!(
+                "postern_queries_total{{method=\"Explain\",outcome=\"{outcome}\",transport=\"tcp\"}} {count}"
+            );
+            assert!(text.contains(&line), "{line} not in {text}");
+        }
     }
 }
