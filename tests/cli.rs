@@ -220,7 +220,7 @@ fn who_can_lists_principals() {
     assert_eq!(code(&output), 0, "{output:?}");
     let text = stdout(&output);
     assert!(text.contains("through \"Owner\" at "), "{text}");
-    assert!(text.ends_with("2 principals, 3 denied, 0 eligible, 1 deny assignment\n"), "{text}");
+    assert!(text.ends_with("2 principals, 3 denied, 2 eligible, 1 deny assignment\n"), "{text}");
     let answer = json(&run(&[&base[..], &["--json"]].concat()));
     assert_eq!(answer["principals"].as_array().unwrap().len(), 2);
     assert_eq!(answer["principals"][0]["through"][0]["assignment"]["roleName"], "Owner");

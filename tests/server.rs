@@ -275,7 +275,7 @@ async fn explains_what_check_answers() {
         (KARL, "Microsoft.KeyVault/vaults/read", VAULT_GROUP),
         (KARL, "Microsoft.KeyVault/vaults/delete", VAULT_GROUP),
         (KARL, "Microsoft.Resources/deployments/delete", VAULT_GROUP),
-        ("00000000-0000-4000-a002-000000000008", "Microsoft.Authorization/roleAssignments/write", foundry),
+        ("00000000-0000-4000-a002-000000000003", "Microsoft.Authorization/roleAssignments/write", foundry),
         ("00000000-0000-4000-a004-000000000001", GET_SECRET, payments),
     ] {
         let mut check = request(principal, action, scope);
