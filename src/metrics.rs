@@ -26,6 +26,7 @@ pub struct Metrics {
     undecided: Family<CodeLabels, Counter>,
     invalid: Counter,
     batch_items: Counter,
+    queries: Family<QueryLabels, Counter>,
     policy: PolicyMetrics,
     cache_entries: Gauge,
     cache_bytes: Gauge,
@@ -49,6 +50,17 @@ pub struct CheckLabels {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CodeLabels {
     code: &'static str,
+}
+
+/// The labels of one call that explains or lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct QueryLabels {
+    /// The method of the contract.
+    pub method: &'static str,
+    /// `answered`, `undecided`, `invalid`, `aborted`, `busy` or `failed`.
+    pub outcome: &'static str,
+    /// `unix` or `tcp`.
+    pub transport: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -99,6 +111,7 @@ impl Metrics {
         let mut registry = Registry::default();
         let (checks, undecided) = (Family::default(), Family::default());
         let (invalid, batch_items) = (Counter::default(), Counter::default());
+        let queries = Family::default();
         let (cache_entries, cache_bytes) = (Gauge::default(), Gauge::default());
         let policy = PolicyMetrics::default();
         registry.register(
@@ -118,6 +131,7 @@ impl Metrics {
             invalid.clone(),
         );
         registry.register("postern_batch_items", "Items of all batches", batch_items.clone());
+        registry.register("postern_queries", "Calls that explain or list, by method", queries.clone());
         registry.register("postern_cache_entries", "Entries in the decision cache", cache_entries.clone());
         registry.register(
             "postern_cache_bytes",
@@ -165,6 +179,7 @@ impl Metrics {
             undecided,
             invalid,
             batch_items,
+            queries,
             policy,
             cache_entries,
             cache_bytes,
@@ -189,6 +204,11 @@ impl Metrics {
     /// The counter of batch items.
     pub fn batch_items(&self) -> Counter {
         self.batch_items.clone()
+    }
+
+    /// The counter of one kind of call that explains or lists.
+    pub fn queries(&self, labels: QueryLabels) -> Counter {
+        self.queries.get_or_create_owned(&labels)
     }
 
     /// What the updater sets.

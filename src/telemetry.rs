@@ -47,6 +47,8 @@ pub mod attributes {
     pub const ROLE_DEFINITION_ID: &str = "postern.role_definition.id";
     /// What denied.
     pub const DENY_ASSIGNMENT_ID: &str = "postern.deny_assignment.id";
+    /// With whose rights an agent's action is done: `agent` or `user`.
+    pub const EXECUTED_AS: &str = "postern.executed_as";
     /// Whether the decision came from the cache.
     pub const CACHED: &str = "postern.cached";
     /// Serial of the policy that decided.

@@ -103,6 +103,153 @@ async fn check_asks_a_sidecar() {
     }
 }
 
+const CONTOSO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/contoso");
+const VAULT_GROUP: &str = "/subscriptions/00000000-0000-4000-a001-000000000002/resourceGroups/rg-vault-prod";
+const KARL: &str = "00000000-0000-4000-a002-000000000006";
+
+fn explain(question: &[&str], more: &[&str]) -> Output {
+    run(&[&["explain"], &question[1..], more].concat())
+}
+
+#[test]
+fn explain_shows_what_was_looked_at() {
+    let delete = question(KARL, DELETE, VAULT_GROUP);
+    let output = explain(&delete, &["--policy", CONTOSO]);
+    assert_eq!(code(&output), 3, "{output:?}");
+    let text = stdout(&output);
+    for part in [
+        "Principals\n└─ 00000000-0000-4000-a002-000000000006 (the subject)\n",
+        "├─ denies: \"Production vault is not deleted\" at ",
+        "covers it by */delete (actions of block 0)",
+        "grants: \"Key Vault Contributor\" at ",
+    ] {
+        assert!(text.contains(part), "{part} not in\n{text}");
+    }
+    let (denies, grants) = (text.find("denies: ").unwrap(), text.find("grants: ").unwrap());
+    assert!(denies < grants, "{text}");
+    let check = ask(&delete, &["--policy", CONTOSO]);
+    assert_eq!(text.lines().last(), stdout(&check).lines().next(), "the sentence of check is the last line");
+    assert!(!text.contains('\u{1b}'), "no colours in a pipe");
+
+    let output = explain(&delete, &["--policy", CONTOSO, "--json"]);
+    let answer = json(&output);
+    assert_eq!((code(&output), &answer["decision"]), (3, &"Denied".into()));
+    assert_eq!(answer["reasonCode"], "DENY_ASSIGNMENT");
+    let explanation = &answer["explanation"];
+    assert_eq!(explanation["denies"][0]["outcome"], "HIT");
+    assert_eq!(explanation["denies"][0]["id"], answer["denyAssignmentId"]);
+    assert_eq!(explanation["assignments"][0]["outcome"], "GRANTED");
+    assert_eq!(explanation["principals"][0]["origin"], "SUBJECT");
+    assert_eq!(explanation["nearMisses"], json!([]));
+    assert!(answer["onBehalfOfExplanation"].is_null());
+
+    let read = question(KARL, READ, VAULT_GROUP);
+    assert_eq!(code(&explain(&read, &["--policy", CONTOSO])), 0);
+    // Not an agent that the policy knows: its flow refuses what its rights allow.
+    let output = explain(&read, &["--policy", CONTOSO, "--agent"]);
+    assert_eq!(code(&output), 3, "{output:?}");
+    assert!(stdout(&output).contains("\nBy its rights alone: Allowed: role "), "{output:?}");
+    let output = explain(&read, &["--policy", CONTOSO, "--on-behalf-of", ALICE]);
+    assert!(stdout(&output).contains("\nThe user who asks\nPrincipals\n"), "{output:?}");
+    let answer = json(&explain(&read, &["--policy", CONTOSO, "--on-behalf-of", ALICE, "--json"]));
+    assert_eq!(answer["decision"], "NotAllowed");
+    assert_eq!(answer["explanation"]["decision"], "Allowed");
+    assert_eq!(answer["onBehalfOfExplanation"]["principals"][0]["id"], ALICE);
+
+    let output = explain(&question("", "a/*", "nowhere"), &["--policy", CONTOSO]);
+    assert_eq!(code(&output), 2);
+    for flag in ["`--principal` is empty", "`--action` holds a wildcard", "`--scope` does not begin"] {
+        assert!(stderr(&output).contains(flag), "{flag} not in {output:?}");
+    }
+    assert_eq!(code(&explain(&delete, &["--connect", "http://127.0.0.1:1"])), 1);
+}
+
+#[test]
+fn what_can_lists_permissions() {
+    let base = ["what-can", "--principal", KARL, "--scope", VAULT_GROUP, "--policy", CONTOSO];
+    let output = run(&base);
+    assert_eq!(code(&output), 0, "{output:?}");
+    let text = stdout(&output);
+    for part in
+        ["Role assignments\n└─ \"Key Vault Contributor\" at ", "Deny assignments, which", "Operations\n"]
+    {
+        assert!(text.contains(part), "{part} not in\n{text}");
+    }
+    let last = text.lines().last().unwrap();
+    assert!(last.starts_with("1 role assignment, 1 deny assignment, 0 roles to activate, "), "{text}");
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("operations.json");
+    let operations = |content: &Value| {
+        std::fs::write(&file, content.to_string()).unwrap();
+        run(&[&base[..], &["--json", "--operations", file.to_str().unwrap()]].concat())
+    };
+    let answer = json(&operations(&json!([{
+        "name": "Microsoft.KeyVault",
+        "operations": [],
+        "resourceTypes": [{"name": "vaults", "operations": [
+            {"name": DELETE, "isDataAction": false},
+            {"name": READ, "isDataAction": false},
+            {"name": GET_SECRET, "isDataAction": true},
+        ]}],
+    }])));
+    let told: Vec<_> = answer["operations"].as_array().unwrap().iter().map(|one| &one["outcome"]).collect();
+    assert_eq!(told, [&json!("DENIED"), &json!("ALLOWED")]);
+    assert_eq!(answer["grants"][0]["assignment"]["roleName"], "Key Vault Contributor");
+    assert_eq!((&answer["truncated"], &answer["policy"]["generation"]), (&false.into(), &1.into()));
+    // More than one call takes.
+    let many: Vec<_> = (0..4_500).map(|number| format!("Microsoft.KeyVault/x{number:04}/read")).collect();
+    let answer = json(&operations(&json!(many)));
+    let names: Vec<_> =
+        answer["operations"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    assert_eq!(names, many);
+    assert_eq!(answer["grants"].as_array().unwrap().len(), 1);
+    let output = operations(&json!(["a/*", 1]));
+    assert_eq!((code(&output), stderr(&output).lines().count()), (2, 2), "{output:?}");
+
+    assert_eq!(code(&run(&["what-can", "--principal", "", "--scope", "x", "--policy", CONTOSO])), 2);
+    let nowhere = ["--policy", "/nonexistent", "--json"];
+    let output = run(&[&["what-can", "--principal", KARL, "--scope", "/"], &nowhere[..]].concat());
+    assert_eq!((code(&output), &json(&output)["error"]["code"]), (1, &"POLICY_REFUSED".into()));
+}
+
+#[test]
+fn who_can_lists_principals() {
+    let base = ["who-can", "--action", DELETE, "--scope", VAULT_GROUP, "--policy", CONTOSO];
+    let output = run(&base);
+    assert_eq!(code(&output), 0, "{output:?}");
+    let text = stdout(&output);
+    assert!(text.contains("through \"Owner\" at "), "{text}");
+    assert!(text.ends_with("2 principals, 3 denied, 0 eligible, 1 deny assignment\n"), "{text}");
+    let answer = json(&run(&[&base[..], &["--json"]].concat()));
+    assert_eq!(answer["principals"].as_array().unwrap().len(), 2);
+    assert_eq!(answer["principals"][0]["through"][0]["assignment"]["roleName"], "Owner");
+    assert!(answer["denied"].as_array().unwrap().iter().any(|denied| denied["id"] == KARL));
+    assert_eq!(answer["denies"][0]["allPrincipals"], true);
+    assert_eq!(code(&run(&["who-can", "--action", "*", "--scope", "/", "--policy", CONTOSO])), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explanations_and_lists_of_a_sidecar() {
+    let process = Process::start(Path::new(CONTOSO), &[], &[]);
+    process.ready().await;
+    let address = format!("http://{}", process.tcp);
+    let compare = move || {
+        let delete = [&["explain"], &question(KARL, DELETE, VAULT_GROUP)[1..]].concat();
+        let what = vec!["what-can", "--principal", KARL, "--scope", VAULT_GROUP];
+        let who = vec!["who-can", "--action", DELETE, "--scope", VAULT_GROUP];
+        for (command, exit) in [(delete, 3), (what, 0), (who, 0)] {
+            let there = run(&[&command[..], &["--json", "--connect", &address]].concat());
+            let here = run(&[&command[..], &["--json", "--policy", CONTOSO]].concat());
+            assert_eq!(code(&there), exit, "{there:?}");
+            assert_eq!(json(&there), json(&here), "{command:?}");
+        }
+        let output = run(&["who-can", "--action", "*", "--scope", "x", "--connect", &address, "--json"]);
+        assert_eq!((code(&output), &json(&output)["error"]["code"]), (2, &"INVALID_ARGUMENT".into()));
+    };
+    tokio::task::spawn_blocking(compare).await.unwrap();
+}
+
 #[test]
 fn check_that_cannot_decide() {
     let dir = policy();
@@ -608,7 +755,7 @@ fn version_help_and_completions() {
     assert_eq!(code(&output), 0);
     let version = stdout(&output);
     assert!(version.starts_with(concat!("postern ", env!("CARGO_PKG_VERSION"), " (")), "{version}");
-    for command in ["serve", "check", "validate", "completions"] {
+    for command in ["serve", "check", "explain", "what-can", "who-can", "validate", "completions"] {
         let output = run(&[command, "--help"]);
         assert_eq!(code(&output), 0);
         assert!(stdout(&output).contains("Examples:\n"), "{command}");

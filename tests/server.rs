@@ -250,6 +250,198 @@ async fn a_message_over_the_limit_is_refused() {
     assert_eq!(status.code(), Code::OutOfRange);
 }
 
+// === explanations and lists ===
+
+const CONTOSO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/contoso");
+const VAULT_GROUP: &str = "/subscriptions/00000000-0000-4000-a001-000000000002/resourceGroups/rg-vault-prod";
+const KARL: &str = "00000000-0000-4000-a002-000000000006";
+
+/// The example tenant in a process of its own.
+async fn contoso() -> (Process, AuthorizationServiceClient<Channel>) {
+    let process = Process::start(std::path::Path::new(CONTOSO), &[], &[]);
+    process.ready().await;
+    let client = AuthorizationServiceClient::new(connect_tcp(process.tcp).await);
+    (process, client)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explains_what_check_answers() {
+    let (process, mut client) = contoso().await;
+    let foundry = "/subscriptions/00000000-0000-4000-a001-000000000003/resourceGroups/rg-ai-dev/providers/\
+                   Microsoft.CognitiveServices/accounts/contoso-foundry";
+    let payments = "/subscriptions/00000000-0000-4000-a001-000000000002/resourceGroups/rg-payments-prod";
+    let mut explained = Vec::new();
+    for (principal, action, scope) in [
+        (KARL, "Microsoft.KeyVault/vaults/read", VAULT_GROUP),
+        (KARL, "Microsoft.KeyVault/vaults/delete", VAULT_GROUP),
+        (KARL, "Microsoft.Resources/deployments/delete", VAULT_GROUP),
+        ("00000000-0000-4000-a002-000000000008", "Microsoft.Authorization/roleAssignments/write", foundry),
+        ("00000000-0000-4000-a004-000000000001", GET_SECRET, payments),
+    ] {
+        let mut check = request(principal, action, scope);
+        check.request_id = "e-1".into();
+        let checked = client.check(check.clone()).await.unwrap().into_inner();
+        let answer = client.explain(v1::ExplainRequest { check: Some(check) }).await.unwrap().into_inner();
+        assert_eq!((&answer.result, &answer.policy), (&checked.result, &checked.policy), "{action}");
+        assert_eq!(answer.request_id, "e-1");
+        let (result, explanation) = (answer.result.unwrap(), answer.explanation.unwrap());
+        assert_eq!((result.decision(), &result.reason), (explanation.decision(), &explanation.reason));
+        assert_eq!(explanation.principals[0].id, principal);
+        assert_eq!(explanation.principals[0].origin(), v1::PrincipalOrigin::Subject);
+        assert!(!explanation.truncated && explanation.omitted.is_none());
+        assert!(answer.on_behalf_of_explanation.is_none());
+        explained.push((result, explanation));
+    }
+    let (result, allowed) = &explained[0];
+    assert_eq!(allowed.assignments[0].outcome(), v1::AssignmentOutcome::Granted);
+    assert_eq!(allowed.assignments[0].assignment.as_ref().unwrap().id, result.role_assignment_id);
+    assert_eq!(allowed.assignments[0].pattern.as_ref().unwrap().pattern, "Microsoft.KeyVault/*");
+
+    let (result, denied) = &explained[1];
+    assert_eq!(denied.decision(), v1::Decision::Denied);
+    assert_eq!(denied.denies[0].outcome(), v1::DenyOutcome::Hit);
+    assert_eq!(denied.denies[0].id, result.deny_assignment_id);
+    assert_eq!(denied.assignments[0].outcome(), v1::AssignmentOutcome::Granted);
+    let (_, exempt) = &explained[2];
+    assert_eq!(exempt.denies[0].outcome(), v1::DenyOutcome::ExcludedByPattern);
+    let exclusion = exempt.denies[0].exclusion.as_ref().unwrap();
+    assert_eq!((exclusion.list.as_str(), exclusion.block), ("notActions", 0));
+
+    let (_, excluded) = &explained[3];
+    let told = &excluded.assignments[0];
+    assert_eq!(told.outcome(), v1::AssignmentOutcome::ExcludedByPattern);
+    assert_eq!(told.pattern.as_ref().unwrap().pattern, "*");
+    assert_eq!(told.exclusion.as_ref().unwrap().pattern, "Microsoft.Authorization/*/Write");
+
+    let (_, low) = &explained[4];
+    assert!(low.assignments.is_empty());
+    let Some(v1::near_miss::Kind::ScopeTooLow(miss)) = &low.near_misses[0].kind else {
+        panic!("{:?}", low.near_misses)
+    };
+    assert!(miss.assignment.as_ref().unwrap().scope.starts_with(payments));
+
+    let wrong = v1::ExplainRequest { check: Some(request("", "a/*", "nowhere")) };
+    let status = client.explain(wrong).await.unwrap_err();
+    let details = status.get_details_bad_request().unwrap();
+    let fields: Vec<_> = details.field_violations.iter().map(|violation| violation.field.as_str()).collect();
+    assert_eq!(fields, ["check.subject.principal_id", "check.action.name", "check.resource.scope"]);
+    let status = client.explain(v1::ExplainRequest::default()).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+
+    let (_, metrics) = http(process.admin, "/metrics").await;
+    for (outcome, count) in [("answered", 5), ("invalid", 2)] {
+        let line = format!(
+            "postern_queries_total{{method=\"Explain\",outcome=\"{outcome}\",transport=\"tcp\"}} {count}"
+        );
+        assert!(metrics.lines().any(|found| found == line), "{line} not in\n{metrics}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_permissions_page_by_page() {
+    let (_process, mut client) = contoso().await;
+    let mut asked = v1::ListPermissionsRequest {
+        subject: request(KARL, "", "").subject,
+        scope: VAULT_GROUP.into(),
+        ..Default::default()
+    };
+    let whole = client.list_permissions(asked.clone()).await.unwrap().into_inner();
+    assert_eq!((whole.next_page_token.as_str(), whole.truncated), ("", false));
+    assert_eq!((whole.grants.len(), whole.denies.len()), (1, 1));
+    assert_eq!(whole.grants[0].assignment.as_ref().unwrap().role_name, "Key Vault Contributor");
+    assert!(whole.operations.len() > 3, "{:?}", whole.operations);
+
+    let mut paged = v1::ListPermissionsResponse { policy: whole.policy.clone(), ..Default::default() };
+    asked.page_size = 2;
+    let mut pages = 0;
+    loop {
+        let page = client.list_permissions(asked.clone()).await.unwrap().into_inner();
+        let entries = page.grants.len() + page.denies.len() + page.eligible.len() + page.operations.len();
+        assert!(entries == 2 || page.next_page_token.is_empty(), "{page:?}");
+        paged.grants.extend(page.grants);
+        paged.denies.extend(page.denies);
+        paged.eligible.extend(page.eligible);
+        paged.operations.extend(page.operations);
+        pages += 1;
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        asked.page_token = page.next_page_token;
+    }
+    assert_eq!(paged, whole);
+    assert_eq!(pages, (2 + whole.operations.len()).div_ceil(2));
+
+    // The token is of these very arguments.
+    let other = v1::ListPermissionsRequest { scope: "/".into(), ..asked.clone() };
+    let none = v1::ListPermissionsRequest { page_token: "x".into(), ..asked.clone() };
+    for wrong in [other, none] {
+        let status = client.list_permissions(wrong).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert_eq!(status.get_details_bad_request().unwrap().field_violations[0].field, "page_token");
+    }
+
+    asked.page_token.clear();
+    asked.page_size = 0;
+    let operation =
+        |name: &str| v1::Action { name: name.into(), data_action: name == GET_SECRET, ..Default::default() };
+    asked.operations = [DELETE, "Microsoft.KeyVault/vaults/write", GET_SECRET].map(operation).into();
+    let answer = client.list_permissions(asked.clone()).await.unwrap().into_inner();
+    let outcomes: Vec<_> = answer.operations.iter().map(|one| one.outcome()).collect();
+    assert_eq!(outcomes, [v1::OperationOutcome::Denied, v1::OperationOutcome::Allowed]);
+
+    asked.operations = vec![operation(READ); 5_001];
+    let status = client.list_permissions(asked).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    let info = status.get_details_error_info().unwrap();
+    assert_eq!((info.reason.as_str(), info.metadata["limit"].as_str()), ("TOO_MANY_OPERATIONS", "5000"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_principals_page_by_page() {
+    let (_process, mut client) = contoso().await;
+    let mut asked = v1::ListPrincipalsRequest {
+        action: request("", DELETE, "").action,
+        scope: VAULT_GROUP.into(),
+        ..Default::default()
+    };
+    let whole = client.list_principals(asked.clone()).await.unwrap().into_inner();
+    assert_eq!((whole.denies.len(), whole.principals.len(), whole.denied.len()), (1, 2, 3));
+    assert!(whole.denies[0].all_principals);
+    assert!(whole.denied.iter().any(|denied| denied.id == KARL));
+    asked.page_size = 4;
+    let first = client.list_principals(asked.clone()).await.unwrap().into_inner();
+    assert_eq!((first.denies.len(), first.principals.len(), first.denied.len()), (1, 2, 1));
+    asked.page_token = first.next_page_token;
+    let last = client.list_principals(asked.clone()).await.unwrap().into_inner();
+    assert_eq!((last.denied.as_slice(), last.next_page_token.as_str()), (&whole.denied[1..], ""));
+    asked.action.as_mut().unwrap().data_action = true;
+    assert_eq!(client.list_principals(asked).await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_token_does_not_outlive_its_policy() {
+    let sidecar = Sidecar::start(&[]).await;
+    let mut client = AuthorizationServiceClient::new(sidecar.uds().await);
+    let mut asked = v1::ListPrincipalsRequest {
+        action: request("", READ, "").action,
+        scope: vault("app"),
+        page_size: 1,
+        ..Default::default()
+    };
+    asked.page_token = client.list_principals(asked.clone()).await.unwrap().into_inner().next_page_token;
+    assert!(client.list_principals(asked.clone()).await.is_ok());
+    revoke_alice(sidecar.policy.path());
+    let aborted = async || match client.clone().list_principals(asked.clone()).await {
+        Ok(_) => false,
+        Err(status) => {
+            assert_eq!(status.code(), Code::Aborted);
+            assert_eq!(status.get_details_error_info().unwrap().reason, "PAGE_TOKEN_OUTDATED");
+            true
+        }
+    };
+    eventually("the other policy", aborted).await;
+}
+
 // === health, reflection, admin ===
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

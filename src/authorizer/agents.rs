@@ -216,10 +216,8 @@ impl Checks for PolicyChecks<'_, '_> {
     }
 
     fn user(&mut self) -> Result<Access, Undecided> {
-        let Some(user) = self.user else { return Ok(Access::NotAllowed) };
-        let attributes =
-            RequestAttributes { principal: self.attributes_of_user().principal, ..self.request.attributes };
-        let request = CheckRequest { subject: user, attributes, ..*self.request };
+        let request = self.context.and_then(|context| context.user_request(self.request));
+        let Some(request) = request else { return Ok(Access::NotAllowed) };
         let answer = self.authorizer.check_ordinary(self.snapshot, &request, self.now)?;
         let access = Access::from(&answer.evaluation.decision);
         self.by_user = Some(answer);

@@ -13,7 +13,8 @@ use jiff::Timestamp;
 use crate::cache::{CachePolicy, DecisionCache};
 use crate::clock::Clock;
 use crate::model::{
-    AgentContext, CheckRequest, Decision, ExecutedAs, Step, StepKind, StepState, Undecided, Why,
+    AgentContext, CheckRequest, Decision, ExecutedAs, Explanation, PermissionList, PermissionQuery,
+    PrincipalList, PrincipalQuery, Step, StepKind, StepState, Undecided, Why,
 };
 use crate::policy::Evaluation;
 use crate::snapshot::{ActiveSnapshot, PolicyReader, Snapshot};
@@ -49,6 +50,18 @@ pub struct Answer {
     pub executed_as: Option<ExecutedAs>,
 }
 
+/// Why a request is answered as it is.
+#[derive(Clone, Debug)]
+pub struct Explained {
+    /// What [`Authorizer::check`] answers, evaluated anew: for an agent the reason, the steps and whose rights of its
+    /// flow.
+    pub answer: Answer,
+    /// What the rights of the subject give, without the flow of an agent.
+    pub subject: Explanation,
+    /// The same for the user on whose behalf an agent asks.
+    pub on_behalf_of: Option<Explanation>,
+}
+
 impl Authorizer {
     /// A decision point over the active policy of a cell.
     pub fn new(reader: PolicyReader, cache: CacheSettings, clock: Clock) -> Self {
@@ -75,7 +88,74 @@ impl Authorizer {
         context: Option<&AgentContext<'_>>,
     ) -> Result<Answer, Undecided> {
         // One check, one time: for schedules and conditions, and for every check that an agent's is made of.
+        self.check_at(snapshot, request, context, self.clock.now())
+    }
+
+    /// Explains one request under one snapshot: the answer of [`Authorizer::check`] at the same moment, and what it
+    /// is made of. Evaluates anew, never from the cache.
+    ///
+    /// # Errors
+    ///
+    /// As [`Authorizer::check`]; also where an agent's flow ends before the rights of subject and user are looked at,
+    /// but they could not be decided.
+    pub fn explain(
+        &self,
+        snapshot: &Snapshot,
+        request: &CheckRequest<'_>,
+        context: Option<&AgentContext<'_>>,
+    ) -> Result<Explained, Undecided> {
         let now = self.clock.now();
+        let cache = DecisionCache::new(CachePolicy::Off, 0);
+        let anew = Self { cache: Arc::new(cache), ..self.clone() };
+        let answer = anew.check_at(snapshot, request, context, now)?;
+        let subject = snapshot.policy.explain(request, now)?;
+        let user = context.and_then(|context| context.user_request(request));
+        let on_behalf_of = user.map(|user| snapshot.policy.explain(&user, now)).transpose()?;
+        Ok(Explained { answer, subject, on_behalf_of })
+    }
+
+    /// Lists what a subject may do at a scope, at a time that [`Authorizer::now`] gave. Says nothing of the flow of
+    /// agents.
+    ///
+    /// # Errors
+    ///
+    /// [`Undecided`] when the policy does not suffice.
+    pub fn list_permissions(
+        &self,
+        snapshot: &Snapshot,
+        query: &PermissionQuery<'_>,
+        now: Timestamp,
+    ) -> Result<PermissionList, Undecided> {
+        snapshot.policy.list_permissions(query, now)
+    }
+
+    /// Lists who may do an action at a scope, at a time that [`Authorizer::now`] gave.
+    ///
+    /// # Errors
+    ///
+    /// [`Undecided`] when the policy does not suffice.
+    pub fn list_principals(
+        &self,
+        snapshot: &Snapshot,
+        query: &PrincipalQuery<'_>,
+        now: Timestamp,
+    ) -> Result<PrincipalList, Undecided> {
+        snapshot.policy.list_principals(query, now)
+    }
+
+    /// The time that decisions are made at.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    #[inline]
+    fn check_at(
+        &self,
+        snapshot: &Snapshot,
+        request: &CheckRequest<'_>,
+        context: Option<&AgentContext<'_>>,
+        now: Timestamp,
+    ) -> Result<Answer, Undecided> {
         let agent = snapshot.policy.agent(request.subject.principal)?;
         if agent.is_some() || context.is_some() {
             return self.check_agent(snapshot, request, now, agent, context);

@@ -1,5 +1,5 @@
 //! The command line: one file for each command. The exit codes are the same everywhere: 0 yes, 1 could not,
-//! 2 wrong usage, and for `check` 3 no.
+//! 2 wrong usage, and for `check` and `explain` 3 no.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -17,7 +17,7 @@ mod report;
 mod serve;
 mod validate;
 
-use ask::check;
+use ask::{check, explain, what_can, who_can};
 pub(crate) use serve::print_refused;
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("POSTERN_COMMIT"), ")");
@@ -46,6 +46,15 @@ enum Command {
     /// Ask one question, of a policy directory or of a running sidecar
     #[command(after_help = check::EXAMPLES)]
     Check(Box<check::CheckArgs>),
+    /// Say why `check` answers a question as it does: everything that was looked at
+    #[command(after_help = explain::EXAMPLES)]
+    Explain(Box<check::CheckArgs>),
+    /// List what a principal may do at a scope
+    #[command(after_help = what_can::EXAMPLES)]
+    WhatCan(Box<what_can::WhatCanArgs>),
+    /// List who may do an action at a scope, and through what
+    #[command(after_help = who_can::EXAMPLES)]
+    WhoCan(Box<who_can::WhoCanArgs>),
     /// Say everything that is wrong with a policy directory
     #[command(after_help = validate::EXAMPLES)]
     Validate(validate::ValidateArgs),
@@ -103,6 +112,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Next {
             None => Exit::Usage,
         },
         (Command::Check(arguments), Some((_, matches))) => check::run(&arguments, matches),
+        (Command::Explain(arguments), Some((_, matches))) => explain::run(&arguments, matches),
+        (Command::WhatCan(arguments), Some((_, matches))) => what_can::run(&arguments, matches),
+        (Command::WhoCan(arguments), Some((_, matches))) => who_can::run(&arguments, matches),
         (Command::Validate(arguments), _) => validate::run(&arguments),
         (Command::Completions(arguments), _) => completions::run(&arguments),
         (_, None) => Exit::Usage,

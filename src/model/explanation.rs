@@ -92,7 +92,8 @@ pub struct ExplainedDeny {
     pub conditions: Vec<ExplainedCondition>,
 }
 
-/// What a deny assignment did. One that does not hit gives the first reason in the order of these.
+/// What a deny assignment did. One that does not hit gives the first reason in the order of these; of several blocks
+/// the one that came furthest counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DenyOutcome {
     /// It hits: with effect enforced it decides, with effect audit it is reported.

@@ -553,6 +553,7 @@ fn denies(
 ) -> Result<Option<DenyHit>, Damaged> {
     let view = moment.view;
     let mut hit = None;
+    let mut reports = Budget::new(MAX_STEPS);
     let mut at_or_above = place.scope;
     while let Some((scope, first)) = next_denies(view, at_or_above)? {
         let here =
@@ -562,11 +563,20 @@ fn denies(
             if (hit.is_some() && !audit) || !applies(view, deny, place, principals)? {
                 continue;
             }
-            let known = std::mem::take(&mut moment.too_costly);
+            // A report is made rather than the decision refused, and takes no steps from what decides.
+            let before = (moment.too_costly, moment.budget);
+            if audit {
+                moment.budget = reports;
+            }
+            moment.too_costly = false;
             let matches = deny_matches(moment, deny, actions)?;
-            let costly = std::mem::replace(&mut moment.too_costly, known);
-            // A report is made rather than the decision refused.
-            moment.too_costly |= costly && !audit;
+            let costly = moment.too_costly;
+            if audit {
+                reports = moment.budget;
+                (moment.too_costly, moment.budget) = before;
+            } else {
+                moment.too_costly |= before.0;
+            }
             if !(matches || audit && costly) {
                 continue;
             }

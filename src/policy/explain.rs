@@ -18,8 +18,8 @@ use super::standing::{self, Coverage, MAX_ITEMS, Matched, Says, Standing, blocks
 use super::{Policy, describe};
 use crate::condition::Truth;
 use crate::model::{
-    AssignmentOutcome, CheckRequest, ConditionOwner, Decision, DenyEffect, DenyOutcome, ExplainedAssignment,
-    ExplainedCondition, ExplainedDeny, Explanation, NearMiss, Scope, Undecided, Why,
+    AssignmentOutcome, CheckRequest, ConditionOutcome, ConditionOwner, Decision, DenyEffect, DenyOutcome,
+    ExplainedAssignment, ExplainedCondition, ExplainedDeny, Explanation, NearMiss, Scope, Undecided, Why,
 };
 
 /// Of each kind of near miss no more are told.
@@ -219,6 +219,7 @@ impl<'v> Explainer<'v, '_> {
         // The steps of a check are for all its conditions together: what had none left is passed over.
         if enforced && passed_over && hit.is_some() {
             (hit, costly) = (None, hit);
+            first_too_costly(&mut conditions);
         }
         let outcome = match hit.or(costly.filter(|_| !enforced)) {
             // A report is made rather than left out.
@@ -286,12 +287,13 @@ impl<'v> Explainer<'v, '_> {
                 let whose = self.conditions_of(&one.held, one.block)?.into_iter().next();
                 let whose = whose.map_or(ConditionOwner::Assignment, |(_, whose)| whose);
                 one.outcome = AssignmentOutcome::ConditionTooCostly { pattern, whose };
+                one.passed_over = true;
             }
         }
         all.sort_by_key(|one| (!one.outcome.grants(), order(one)));
         let truncated = cut(&mut all, MAX_ITEMS);
         let (mut explained, mut wrong_plane) = (Vec::with_capacity(all.len()), Vec::new());
-        for Looked { held, outcome, block, .. } in all {
+        for Looked { held, outcome, block, passed_over, .. } in all {
             let assignment = describe::assignment(self.view, held.number)?;
             if let AssignmentOutcome::WrongPlane { pattern } = &outcome
                 && held.holds
@@ -307,6 +309,9 @@ impl<'v> Explainer<'v, '_> {
                 for (condition, whose) in self.conditions_of(&held, block)? {
                     conditions.push(self.judge.explain(condition, whose)?);
                 }
+            }
+            if passed_over {
+                first_too_costly(&mut conditions);
             }
             explained.push(ExplainedAssignment { assignment, outcome, conditions });
         }
@@ -328,7 +333,7 @@ impl<'v> Explainer<'v, '_> {
                 }
                 Says::Yes(_) | Says::Nothing => AssignmentOutcome::NotCovered,
             };
-            return Ok(Looked { held, conditioned, outcome, block: None });
+            return Ok(Looked { held, conditioned, outcome, block: None, passed_over: false });
         };
         let mut all_conditioned = true;
         for matched in &covering {
@@ -337,7 +342,7 @@ impl<'v> Explainer<'v, '_> {
         conditioned |= all_conditioned;
         if !held.holds {
             let outcome = AssignmentOutcome::OutsideWindow { pattern: first.shown(&blocks) };
-            return Ok(Looked { held, conditioned, outcome, block: None });
+            return Ok(Looked { held, conditioned, outcome, block: None, passed_over: false });
         }
         let mut best: Option<(u8, AssignmentOutcome, u32)> = None;
         for matched in covering {
@@ -347,7 +352,7 @@ impl<'v> Explainer<'v, '_> {
             }
         }
         let (_, outcome, block) = best.ok_or(Damaged)?;
-        Ok(Looked { held, conditioned, outcome, block: Some(block) })
+        Ok(Looked { held, conditioned, outcome, block: Some(block), passed_over: false })
     }
 
     /// What comes of a block that covers the action; the lower number came further.
@@ -474,4 +479,12 @@ struct Looked {
     outcome: AssignmentOutcome,
     /// The block whose conditions were evaluated.
     block: Option<u32>,
+    /// Whether the check had no steps left for its conditions.
+    passed_over: bool,
+}
+
+fn first_too_costly(conditions: &mut [ExplainedCondition]) {
+    if let Some(first) = conditions.first_mut() {
+        first.outcome = ConditionOutcome::TooCostly;
+    }
 }

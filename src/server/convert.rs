@@ -66,8 +66,8 @@ pub struct Batch<'a> {
 
 /// Who asks, and what conditions read of them.
 #[derive(Clone, Copy, Debug)]
-struct Caller<'a> {
-    subject: Subject<'a>,
+pub(super) struct Caller<'a> {
+    pub(super) subject: Subject<'a>,
     attributes: &'a Attributes,
 }
 
@@ -89,9 +89,11 @@ pub enum BatchError {
 
 /// Where in the message a request stands.
 #[derive(Clone, Copy)]
-enum Prefix {
+pub(super) enum Prefix {
     /// It is the message.
     Whole,
+    /// It is what is to be explained.
+    Explained,
     /// It is an item of a batch.
     Item(usize),
 }
@@ -100,12 +102,15 @@ enum Prefix {
 
 /// Reads a request, or says everything that is wrong with it.
 pub fn check_request(wire: &v1::CheckRequest) -> Result<Asked<'_>, Violations> {
+    check_request_at(wire, Prefix::Whole)
+}
+
+pub(super) fn check_request_at(wire: &v1::CheckRequest, prefix: Prefix) -> Result<Asked<'_>, Violations> {
     let mut violations = Violations::default();
-    let prefix = Prefix::Whole;
     let caller = match &wire.subject {
         Some(subject) => read_caller(subject, prefix, "subject", &mut violations),
         None => {
-            violations.push("subject", "is missing");
+            violations.push(prefix.field("subject"), "is missing");
             None
         }
     };
@@ -113,7 +118,7 @@ pub fn check_request(wire: &v1::CheckRequest) -> Result<Asked<'_>, Violations> {
     let resource = read_resource(wire.resource.as_ref(), prefix, &mut violations);
     attributes(&wire.request_attributes, prefix, "request_attributes", &mut violations);
     attributes(&wire.environment_attributes, prefix, "environment_attributes", &mut violations);
-    request_id(&wire.request_id, &mut violations);
+    request_id(&wire.request_id, prefix, &mut violations);
     let agent = read_agent(wire.agent.as_ref(), prefix, &mut violations);
     let given = (&wire.request_attributes, &wire.environment_attributes);
     asked(caller, action, resource, given, agent, violations)
@@ -132,7 +137,7 @@ pub fn batch(wire: &v1::BatchCheckRequest, limit: usize) -> Result<Batch<'_>, Ba
     let subject =
         wire.subject.as_ref().and_then(|subject| read_caller(subject, prefix, "subject", &mut violations));
     attributes(&wire.environment_attributes, prefix, "environment_attributes", &mut violations);
-    request_id(&wire.request_id, &mut violations);
+    request_id(&wire.request_id, prefix, &mut violations);
     if violations.is_empty() {
         Ok(Batch { subject, environment: &wire.environment_attributes })
     } else {
@@ -184,7 +189,7 @@ fn asked<'a>(
 }
 
 /// Reads a subject that stands at a path of the request.
-fn read_caller<'a>(
+pub(super) fn read_caller<'a>(
     wire: &'a v1::Subject,
     prefix: Prefix,
     path: &str,
@@ -312,13 +317,13 @@ fn unknown_value(value: i32, of: &str) -> String {
 
 /// What to do.
 #[derive(Clone, Copy)]
-struct Operation<'a> {
-    action: Action<'a>,
-    plane: Plane,
+pub(super) struct Operation<'a> {
+    pub(super) action: Action<'a>,
+    pub(super) plane: Plane,
     sub_operation: Option<&'a str>,
 }
 
-fn read_action<'a>(
+pub(super) fn read_action<'a>(
     wire: Option<&'a v1::Action>,
     prefix: Prefix,
     violations: &mut Violations,
@@ -356,20 +361,23 @@ fn read_resource<'a>(
         return None;
     };
     attributes(&wire.attributes, prefix, "resource.attributes", violations);
-    match Scope::parse(&wire.scope) {
-        Ok(scope) => Some((scope, &wire.attributes)),
-        Err(error) => {
-            violations.push(prefix.field("resource.scope"), error.to_string());
-            None
-        }
-    }
+    let scope = read_scope(&wire.scope, || prefix.field("resource.scope"), violations)?;
+    Some((scope, &wire.attributes))
 }
 
-fn request_id(text: &str, violations: &mut Violations) {
+pub(super) fn read_scope<'a>(
+    wire: &'a str,
+    field: impl FnOnce() -> String,
+    violations: &mut Violations,
+) -> Option<Scope<'a>> {
+    Scope::parse(wire).map_err(|error| violations.push(field(), error.to_string())).ok()
+}
+
+pub(super) fn request_id(text: &str, prefix: Prefix, violations: &mut Violations) {
     if text.len() > MAX_REQUEST_ID_BYTES {
-        violations.push("request_id", format!("is longer than {MAX_REQUEST_ID_BYTES} bytes"));
+        violations.push(prefix.field("request_id"), format!("is longer than {MAX_REQUEST_ID_BYTES} bytes"));
     } else if has_control(text) {
-        violations.push("request_id", "holds a control character");
+        violations.push(prefix.field("request_id"), "holds a control character");
     }
 }
 
@@ -558,7 +566,7 @@ fn step(step: &Step) -> v1::Step {
     v1::Step { state: state as i32, kind: Some(kind) }
 }
 
-fn role_activation(activation: &RoleActivation) -> v1::RoleActivation {
+pub(super) fn role_activation(activation: &RoleActivation) -> v1::RoleActivation {
     v1::RoleActivation {
         role_definition_id: activation.role_definition_id.clone(),
         role_name: activation.role_name.clone(),
@@ -584,7 +592,7 @@ fn requirements(requirements: &ActivationRequirements) -> v1::ActivationRequirem
 }
 
 /// Protobuf counts the fraction upwards also before 1970.
-fn timestamp(at: Timestamp) -> prost_types::Timestamp {
+pub(super) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     let (seconds, nanos) = (at.as_second(), at.subsec_nanosecond());
     if nanos < 0 {
         return prost_types::Timestamp {
@@ -687,11 +695,11 @@ impl Violations {
         Status::with_error_details(Code::InvalidArgument, message, ErrorDetails::with_bad_request(violations))
     }
 
-    const fn len(&self) -> usize {
+    pub(super) const fn len(&self) -> usize {
         self.listed.len().saturating_add(self.unlisted)
     }
 
-    fn push(&mut self, field: impl Into<String>, description: impl Into<String>) {
+    pub(super) fn push(&mut self, field: impl Into<String>, description: impl Into<String>) {
         if self.listed.len() < MAX_LISTED {
             self.listed.push(v1::FieldViolation { field: field.into(), description: description.into() });
         } else {
@@ -733,9 +741,10 @@ impl BatchError {
 }
 
 impl Prefix {
-    fn field(self, field: impl fmt::Display) -> String {
+    pub(super) fn field(self, field: impl fmt::Display) -> String {
         match self {
             Self::Whole => field.to_string(),
+            Self::Explained => format!("check.{field}"),
             Self::Item(index) => format!("items[{index}].{field}"),
         }
     }
@@ -1120,6 +1129,15 @@ mod tests {
         let reason =
             "with the rights of the user who asks: role \"Writer\", assigned to the subject at /subs";
         assert!(told.reason.starts_with(reason), "{}", told.reason);
+
+        // Explain answers what the flow does, and says what the rights of each give.
+        let asked = check_request(&wire).unwrap();
+        let explained = authorizer.explain(&snapshot, &asked.request, asked.agent.as_ref()).unwrap();
+        let answer = crate::server::explain::explained(&snapshot, &asked, &explained, "r");
+        assert_eq!((answer.result.as_ref(), answer.request_id.as_str()), (Some(&told), "r"));
+        assert_eq!(answer.explanation.unwrap().decision(), v1::Decision::NotAllowed);
+        let user = answer.on_behalf_of_explanation.unwrap();
+        assert_eq!((user.decision(), user.principals[0].id.as_str()), (v1::Decision::Allowed, "uma"));
     }
 
     #[test]

@@ -1,23 +1,31 @@
 //! The service: read the wire, load one snapshot, ask the authorizer, count, answer.
 //!
 //! Everything between the decoded message and the answer is synchronous: no lock, no await, and the snapshot's
-//! guard lives on the stack.
+//! guard lives on the stack. Checks run on the thread that decodes them. What explains or lists takes longer: it
+//! runs beside them, few at a time, so that it holds up no check.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::thread;
 
 use opentelemetry_sdk::trace::SdkTracer;
 use prometheus_client::metrics::counter::Counter;
+use tokio::sync::Semaphore;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::authorizer::{Answer, Authorizer};
-use crate::metrics::{CheckLabels, Metrics};
-use crate::model::{Plane, ReasonCode, Undecided};
+use crate::metrics::{CheckLabels, Metrics, QueryLabels};
+use crate::model::{Action, Plane, ReasonCode, Scope, Undecided};
 use crate::proto::v1;
 use crate::proto::v1::authorization_service_server::{AuthorizationService, AuthorizationServiceServer};
 use crate::snapshot::Snapshot;
 
 use super::Transport;
 use super::convert::{self, Asked};
+use super::explain::{self, Unanswered};
 use super::health::Health;
 use super::trace::{CallSpan, Method, Tracing};
 
@@ -38,9 +46,23 @@ pub struct AuthorizationApi {
     authorizer: Authorizer,
     max_batch_items: usize,
     counters: Counters,
+    queries: Queries,
     /// `None` where nobody receives traces: then nothing of them is on the path.
     tracing: Option<Tracing>,
 }
+
+/// What explains and lists, beside the checks.
+#[derive(Debug)]
+struct Queries {
+    /// Those that wait included.
+    admitted: Arc<Semaphore>,
+    running: Arc<Semaphore>,
+    metrics: Metrics,
+    transport: Transport,
+}
+
+/// Those that wait; more are refused, since they would only wait.
+const WAITING: usize = 64;
 
 /// The services of one listener, ready to serve.
 pub fn router(
@@ -76,6 +98,7 @@ impl AuthorizationApi {
             authorizer,
             max_batch_items: settings.max_batch_items,
             counters: Counters::bind(metrics, transport),
+            queries: Queries::new(metrics, transport),
             tracing: tracer.map(Tracing::new),
         }
     }
@@ -177,7 +200,6 @@ impl AuthorizationApi {
         }
         match outcome {
             Ok(answer) => Outcome::Result(convert::result(snapshot, &asked, &answer)),
-
             Err(undecided) => Outcome::Error(convert::undecided_item(&undecided)),
         }
     }
@@ -189,12 +211,166 @@ impl AuthorizationApi {
                 Ok(answer)
             }
             Err(undecided) => {
-                if undecided == Undecided::DamagedPolicy {
-                    tracing::error!(generation = snapshot.generation, "the compiled policy is damaged");
-                }
+                log_damage(snapshot, &undecided);
                 Err(self.counters.count_undecided(undecided))
             }
         }
+    }
+}
+
+impl AuthorizationApi {
+    /// Runs what explains or lists, and counts how it ended.
+    async fn query<Q: Send + 'static, A: Send + 'static>(
+        &self,
+        method: Method,
+        request: Request<Q>,
+        answer: fn(&Authorizer, &Q, Option<&mut CallSpan>) -> Result<A, Unanswered>,
+    ) -> Result<Response<A>, Status> {
+        let mut span = self.tracing.as_ref().map(|tracing| tracing.start(method, request.metadata()));
+        let Ok(admitted) = Arc::clone(&self.queries.admitted).try_acquire_owned() else {
+            if let Some(span) = &mut span {
+                span.refused(Code::ResourceExhausted);
+            }
+            self.queries.count(method, "busy");
+            return Err(busy());
+        };
+        let running = Arc::clone(&self.queries.running).acquire_owned().await;
+        let authorizer = self.authorizer.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            // The work goes on when the caller goes away, so it keeps its place itself.
+            let _place = (admitted, running);
+            let outcome = answer(&authorizer, request.get_ref(), span.as_mut());
+            if let (Some(span), Err(Unanswered::Malformed(_) | Unanswered::TooManyOperations(_))) =
+                (&mut span, &outcome)
+            {
+                span.invalid();
+            }
+            if let (Some(span), Err(Unanswered::Outdated(_))) = (&mut span, &outcome) {
+                span.refused(Code::Aborted);
+            }
+            outcome
+        });
+        let (counted, answer) = match work.await {
+            Ok(Ok(answer)) => ("answered", Ok(Response::new(answer))),
+            Ok(Err(unanswered)) => {
+                (self.counters.count_unanswered(&unanswered), Err(unanswered.into_status()))
+            }
+            Err(error) => {
+                tracing::error!(%error, method = method.names().0, "a call ended without an answer");
+                ("failed", Err(Status::internal("the call ended without an answer")))
+            }
+        };
+        self.queries.count(method, counted);
+        answer
+    }
+}
+
+fn explain_now(
+    authorizer: &Authorizer,
+    wire: &v1::ExplainRequest,
+    span: Option<&mut CallSpan>,
+) -> Result<v1::ExplainResponse, Unanswered> {
+    let asked = explain::explain_request(wire).map_err(Unanswered::Malformed)?;
+    let request_id = wire.check.as_ref().map_or("", |check| check.request_id.as_str());
+    let active = authorizer.snapshot();
+    let outcome = with_policy(active.get(), |snapshot| {
+        let explained = authorizer.explain(snapshot, &asked.request, asked.agent.as_ref());
+        explained.map(|explained| (snapshot, explained)).map_err(Unanswered::Undecided)
+    });
+    if let Some(span) = span {
+        match &outcome {
+            Ok((snapshot, explained)) => {
+                span.answered(request_id, &asked.request, snapshot, &explained.answer);
+            }
+            Err(Unanswered::Undecided(undecided)) => {
+                span.undecided(request_id, &asked.request, active.get(), undecided);
+            }
+            Err(_) => {}
+        }
+    }
+    let (snapshot, explained) = outcome?;
+    Ok(explain::explained(snapshot, &asked, &explained, request_id))
+}
+
+fn list_permissions_now(
+    authorizer: &Authorizer,
+    wire: &v1::ListPermissionsRequest,
+    span: Option<&mut CallSpan>,
+) -> Result<v1::ListPermissionsResponse, Unanswered> {
+    let asked = explain::permissions_request(wire)?;
+    let active = authorizer.snapshot();
+    let outcome = with_policy(active.get(), |snapshot| explain::permissions(authorizer, snapshot, &asked));
+    listed(span, &wire.request_id, (None, asked.scope), active.get(), &outcome);
+    outcome
+}
+
+fn list_principals_now(
+    authorizer: &Authorizer,
+    wire: &v1::ListPrincipalsRequest,
+    span: Option<&mut CallSpan>,
+) -> Result<v1::ListPrincipalsResponse, Unanswered> {
+    let asked = explain::principals_request(wire)?;
+    let active = authorizer.snapshot();
+    let outcome = with_policy(active.get(), |snapshot| explain::principals(authorizer, snapshot, &asked));
+    let what = (Some((asked.action, asked.plane)), asked.scope);
+    listed(span, &wire.request_id, what, active.get(), &outcome);
+    outcome
+}
+
+fn with_policy<'s, A>(
+    snapshot: Option<&'s Snapshot>,
+    answer: impl FnOnce(&'s Snapshot) -> Result<A, Unanswered>,
+) -> Result<A, Unanswered> {
+    let snapshot = snapshot.ok_or(Unanswered::Undecided(Undecided::NoPolicy))?;
+    answer(snapshot).inspect_err(|unanswered| {
+        if let Unanswered::Undecided(undecided) = unanswered {
+            log_damage(snapshot, undecided);
+        }
+    })
+}
+
+fn listed<A>(
+    span: Option<&mut CallSpan>,
+    request_id: &str,
+    what: (Option<(Action<'_>, Plane)>, Scope<'_>),
+    snapshot: Option<&Snapshot>,
+    outcome: &Result<A, Unanswered>,
+) {
+    let Some(span) = span else { return };
+    match outcome {
+        Ok(_) => span.listed(request_id, what, snapshot, Ok(())),
+        Err(Unanswered::Undecided(undecided)) => span.listed(request_id, what, snapshot, Err(undecided)),
+        Err(_) => {}
+    }
+}
+
+fn log_damage(snapshot: &Snapshot, undecided: &Undecided) {
+    if *undecided == Undecided::DamagedPolicy {
+        tracing::error!(generation = snapshot.generation, "the compiled policy is damaged");
+    }
+}
+
+fn busy() -> Status {
+    let details = ErrorDetails::with_error_info("BUSY", convert::ERROR_DOMAIN, HashMap::new());
+    let message = "too many calls that explain or list at once; checks are answered as ever";
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
+impl Queries {
+    fn new(metrics: &Metrics, transport: Transport) -> Self {
+        // Half of the machine is left to the checks.
+        let running = thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+        Self {
+            admitted: Arc::new(Semaphore::new(running.saturating_add(WAITING))),
+            running: Arc::new(Semaphore::new(running)),
+            metrics: metrics.clone(),
+            transport,
+        }
+    }
+
+    fn count(&self, method: Method, outcome: &'static str) {
+        let (method, _) = method.names();
+        self.metrics.queries(QueryLabels { method, outcome, transport: self.transport.name() }).inc();
     }
 }
 
@@ -216,23 +392,23 @@ impl AuthorizationService for AuthorizationApi {
 
     async fn explain(
         &self,
-        _request: Request<v1::ExplainRequest>,
+        request: Request<v1::ExplainRequest>,
     ) -> Result<Response<v1::ExplainResponse>, Status> {
-        Err(Status::unimplemented("this sidecar does not explain"))
+        self.query(Method::Explain, request, explain_now).await
     }
 
     async fn list_permissions(
         &self,
-        _request: Request<v1::ListPermissionsRequest>,
+        request: Request<v1::ListPermissionsRequest>,
     ) -> Result<Response<v1::ListPermissionsResponse>, Status> {
-        Err(Status::unimplemented("this sidecar lists no permissions"))
+        self.query(Method::ListPermissions, request, list_permissions_now).await
     }
 
     async fn list_principals(
         &self,
-        _request: Request<v1::ListPrincipalsRequest>,
+        request: Request<v1::ListPrincipalsRequest>,
     ) -> Result<Response<v1::ListPrincipalsResponse>, Status> {
-        Err(Status::unimplemented("this sidecar lists no principals"))
+        self.query(Method::ListPrincipals, request, list_principals_now).await
     }
 }
 
@@ -300,6 +476,21 @@ impl Counters {
         }
     }
 
+    /// The word for it in the metric of calls that explain or list.
+    fn count_unanswered(&self, unanswered: &Unanswered) -> &'static str {
+        match unanswered {
+            Unanswered::Malformed(_) | Unanswered::TooManyOperations(_) => {
+                self.invalid.inc();
+                "invalid"
+            }
+            Unanswered::Undecided(undecided) => {
+                self.count_undecided(undecided.clone());
+                "undecided"
+            }
+            Unanswered::Outdated(_) => "aborted",
+        }
+    }
+
     fn count_undecided(&self, undecided: Undecided) -> Undecided {
         let counter = match undecided {
             Undecided::NoPolicy => &self.no_policy,
@@ -309,5 +500,45 @@ impl Counters {
         };
         counter.inc();
         undecided
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authorizer::CacheSettings;
+    use crate::cache::CachePolicy;
+    use crate::clock::Clock;
+
+    #[tokio::test]
+    async fn a_flood_is_refused_and_counted() {
+        let (_writer, reader) = crate::snapshot::cell();
+        let cache = CacheSettings { policy: CachePolicy::Off, max_bytes: 0 };
+        let settings = GrpcSettings { max_batch_items: 1, max_request_bytes: 1 << 20, reflection: false };
+        let metrics = Metrics::new("", "");
+        let authorizer = Authorizer::new(reader, cache, Clock::system());
+        let api = AuthorizationApi::new(authorizer, settings, Transport::Tcp, &metrics, None);
+        let explain = async || {
+            let check = v1::CheckRequest {
+                subject: Some(v1::Subject { principal_id: "alice".into(), ..Default::default() }),
+                action: Some(v1::Action { name: "A.B/c/read".into(), ..Default::default() }),
+                resource: Some(v1::Resource { scope: "/".into(), ..Default::default() }),
+                ..Default::default()
+            };
+            api.explain(Request::new(v1::ExplainRequest { check: Some(check) })).await.unwrap_err().code()
+        };
+        assert_eq!(explain().await, Code::Unavailable, "there is no policy yet");
+        let places = api.queries.admitted.available_permits();
+        let all = api.queries.admitted.try_acquire_many(u32::try_from(places).unwrap()).unwrap();
+        assert_eq!(explain().await, Code::ResourceExhausted);
+        drop(all);
+        assert_eq!(explain().await, Code::Unavailable);
+        let text = metrics.encode().unwrap();
+        for (outcome, count) in [("undecided", 2), ("busy", 1)] {
+            let line = format!(
+                "postern_queries_total{{method=\"Explain\",outcome=\"{outcome}\",transport=\"tcp\"}} {count}"
+            );
+            assert!(text.contains(&line), "{line} not in {text}");
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! The edge: the gRPC service, its health and reflection, the listeners and the admin endpoint. Imports
-//! `authorizer` and below; the generated types stay in `convert` and in the signatures of `grpc`.
+//! `authorizer` and below; the generated types stay in `convert`, `explain` and
+//! the signatures of `grpc`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub mod admin;
 pub mod convert;
+pub mod explain;
 pub mod grpc;
 pub mod health;
 pub mod listen;

@@ -10,7 +10,7 @@ use tonic::Code;
 use tonic::metadata::MetadataMap;
 
 use crate::authorizer::Answer;
-use crate::model::{CheckRequest, Decision, Plane, Undecided};
+use crate::model::{Action, CheckRequest, Decision, ExecutedAs, Plane, Scope, Undecided};
 use crate::snapshot::Snapshot;
 use crate::telemetry::attributes;
 
@@ -23,6 +23,9 @@ const SERVICE: &str = "postern.v1.AuthorizationService";
 pub(super) enum Method {
     Check,
     BatchCheck,
+    Explain,
+    ListPermissions,
+    ListPrincipals,
 }
 
 /// Makes spans.
@@ -40,10 +43,14 @@ struct Metadata<'a>(&'a MetadataMap);
 // === impls ===
 
 impl Method {
-    const fn names(self) -> (&'static str, &'static str) {
+    /// The name in the contract, and with its service.
+    pub(super) const fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::Check => ("Check", "postern.v1.AuthorizationService/Check"),
             Self::BatchCheck => ("BatchCheck", "postern.v1.AuthorizationService/BatchCheck"),
+            Self::Explain => ("Explain", "postern.v1.AuthorizationService/Explain"),
+            Self::ListPermissions => ("ListPermissions", "postern.v1.AuthorizationService/ListPermissions"),
+            Self::ListPrincipals => ("ListPrincipals", "postern.v1.AuthorizationService/ListPrincipals"),
         }
     }
 }
@@ -105,16 +112,52 @@ impl CallSpan {
             self.policy(snapshot, request_id);
         }
         self.0.set_attributes(asked(request));
-        self.0.set_attribute(KeyValue::new(attributes::UNDECIDED, undecided_reason(undecided)));
-        self.0.set_status(Status::error(undecided.to_string()));
-        self.ended(undecided_code(undecided));
+        self.without_answer(undecided);
     }
 
     /// The request was malformed: the caller's error, not this service's.
     pub(super) fn invalid(&mut self) {
+        self.refused(Code::InvalidArgument);
+    }
+
+    /// There is no answer, by no fault of this service.
+    pub(super) fn refused(&mut self, code: Code) {
         if self.0.is_recording() {
-            self.ended(Code::InvalidArgument);
+            self.ended(code);
         }
+    }
+
+    /// What a list is of, and how it ended.
+    pub(super) fn listed(
+        &mut self,
+        request_id: &str,
+        (action, scope): (Option<(Action<'_>, Plane)>, Scope<'_>),
+        snapshot: Option<&Snapshot>,
+        outcome: Result<(), &Undecided>,
+    ) {
+        if !self.0.is_recording() {
+            return;
+        }
+        if let Some(snapshot) = snapshot {
+            self.policy(snapshot, request_id);
+        }
+        if let Some((action, plane)) = action {
+            self.0.set_attributes([
+                KeyValue::new(attributes::ACTION, action.as_str().to_owned()),
+                KeyValue::new(attributes::PLANE, plane_name(plane)),
+            ]);
+        }
+        self.0.set_attribute(KeyValue::new(attributes::SCOPE, scope.as_str().to_owned()));
+        match outcome {
+            Ok(()) => self.ended(Code::Ok),
+            Err(undecided) => self.without_answer(undecided),
+        }
+    }
+
+    fn without_answer(&mut self, undecided: &Undecided) {
+        self.0.set_attribute(KeyValue::new(attributes::UNDECIDED, undecided_reason(undecided)));
+        self.0.set_status(Status::error(undecided.to_string()));
+        self.ended(undecided_code(undecided));
     }
 
     /// The batch as a whole.
@@ -128,14 +171,7 @@ impl CallSpan {
                 self.policy(snapshot, request_id);
                 self.ended(Code::Ok);
             }
-            None => {
-                self.0.set_attribute(KeyValue::new(
-                    attributes::UNDECIDED,
-                    undecided_reason(&Undecided::NoPolicy),
-                ));
-                self.0.set_status(Status::error(Undecided::NoPolicy.to_string()));
-                self.ended(undecided_code(&Undecided::NoPolicy));
-            }
+            None => self.without_answer(&Undecided::NoPolicy),
         }
     }
 
@@ -176,15 +212,18 @@ impl CallSpan {
 }
 
 fn asked(request: &CheckRequest<'_>) -> [KeyValue; 3] {
-    let plane = match request.plane {
-        Plane::Control => "control",
-        Plane::Data => "data",
-    };
     [
         KeyValue::new(attributes::ACTION, request.action.as_str().to_owned()),
-        KeyValue::new(attributes::PLANE, plane),
+        KeyValue::new(attributes::PLANE, plane_name(request.plane)),
         KeyValue::new(attributes::SCOPE, request.scope.as_str().to_owned()),
     ]
+}
+
+const fn plane_name(plane: Plane) -> &'static str {
+    match plane {
+        Plane::Control => "control",
+        Plane::Data => "data",
+    }
 }
 
 fn decided(snapshot: &Snapshot, answer: &Answer) -> Vec<KeyValue> {
@@ -194,6 +233,13 @@ fn decided(snapshot: &Snapshot, answer: &Answer) -> Vec<KeyValue> {
         KeyValue::new(attributes::REASON_CODE, decision.reason_code().name()),
         KeyValue::new(attributes::CACHED, answer.cached),
     ];
+    if let Some(executed_as) = answer.executed_as {
+        let whose = match executed_as {
+            ExecutedAs::Agent => "agent",
+            ExecutedAs::User => "user",
+        };
+        said.push(KeyValue::new(attributes::EXECUTED_AS, whose));
+    }
     match decision {
         Decision::Allowed(grant) => {
             said.push(KeyValue::new(

@@ -30,14 +30,15 @@ Exit codes: 0 allowed, 3 not allowed or denied, 1 could not decide, 2 wrong usag
 #[derive(Args, Debug)]
 pub(in crate::cli) struct CheckArgs {
     #[command(flatten)]
-    question: QuestionArgs,
+    pub(super) question: QuestionArgs,
     #[command(flatten, next_help_heading = "Whom to ask")]
-    ask: AskArgs,
+    pub(super) ask: AskArgs,
 }
 
+/// An answer for programs.
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Answered<'a> {
+pub(super) struct Answered<'a> {
     decision: &'static str,
     reason_code: &'a str,
     reason: &'a str,
@@ -59,9 +60,10 @@ struct Answered<'a> {
     policy: Identity<'a>,
 }
 
+/// Which policy, for programs.
 #[derive(serde::Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Identity<'a> {
+pub(super) struct Identity<'a> {
     serial: u64,
     digest: &'a str,
     generation: u64,
@@ -124,54 +126,64 @@ const REFUSED: Style = AnsiColor::Red.on_default().bold();
 fn tell(answer: &v1::CheckResponse, json: bool) -> std::io::Result<Exit> {
     let result = answer.result.clone().unwrap_or_default();
     let policy = answer.policy.clone().unwrap_or_default();
-    let (decision, exit, style) = match result.decision() {
-        v1::Decision::Allowed => ("Allowed", Exit::Yes, ALLOWED),
-        v1::Decision::NotAllowed => ("NotAllowed", Exit::No, REFUSED),
-        v1::Decision::Denied => ("Denied", Exit::No, REFUSED),
-        // A newer sidecar: only what is known to allow allows.
-        v1::Decision::Unspecified => {
-            print_error(&"the answer holds no decision that this version knows");
-            return Ok(Exit::Failed);
-        }
-    };
-    let valid_until = timestamp(result.valid_until.as_ref());
-    let executed_as = match result.executed_as() {
-        v1::ExecutedAs::Unspecified => None,
-        v1::ExecutedAs::Agent => Some("agent"),
-        v1::ExecutedAs::User => Some("user"),
-    };
+    let Some((decision, exit, style)) = verdict(result.decision()) else { return Ok(tell_unknown()) };
     if json {
-        let code = result.reason_code().as_str_name();
-        print_json(&Answered {
-            decision,
-            reason_code: code.strip_prefix("REASON_CODE_").unwrap_or(code),
-            reason: &result.reason,
-            role_assignment_id: &result.role_assignment_id,
-            role_definition_id: &result.role_definition_id,
-            deny_assignment_id: &result.deny_assignment_id,
-            audited_deny_assignment_ids: &result.audited_deny_assignment_ids,
-            valid_until,
-            steps: result.steps.iter().map(Step::from).collect(),
-            executed_as,
-            cached: result.cached,
-            policy: Identity { serial: policy.serial, digest: &policy.digest, generation: policy.generation },
-        })?;
+        print_json(&Answered::new(decision, &result, &policy))?;
         return Ok(exit);
     }
     let mut text = format!("{style}{decision}{style:#}: {}\n", result.reason);
-    let mut line = |name: &str, value: &str| {
-        if !value.is_empty() {
-            text.push_str(&format!("  {name:<16} {value}\n"));
-        }
-    };
+    text.push_str(&rest(&result));
+    text.push_str(&line("policy", &identity(&policy)));
+    print(&text);
+    Ok(exit)
+}
+
+/// The word, the exit code and the colour of a decision. `None` for one of a newer sidecar: only what is known to
+/// allow allows.
+pub(super) const fn verdict(decision: v1::Decision) -> Option<(&'static str, Exit, Style)> {
+    match decision {
+        v1::Decision::Allowed => Some(("Allowed", Exit::Yes, ALLOWED)),
+        v1::Decision::NotAllowed => Some(("NotAllowed", Exit::No, REFUSED)),
+        v1::Decision::Denied => Some(("Denied", Exit::No, REFUSED)),
+        v1::Decision::Unspecified => None,
+    }
+}
+
+pub(super) fn tell_unknown() -> Exit {
+    print_error(&"the answer holds no decision that this version knows");
+    Exit::Failed
+}
+
+fn executed_as(result: &v1::CheckResult) -> Option<&'static str> {
+    match result.executed_as() {
+        v1::ExecutedAs::Unspecified => None,
+        v1::ExecutedAs::Agent => Some("agent"),
+        v1::ExecutedAs::User => Some("user"),
+    }
+}
+
+/// Which policy, as one line.
+pub(super) fn identity(policy: &v1::PolicyIdentity) -> String {
+    format!("{} (serial {}, generation {})", policy.digest, policy.serial, policy.generation)
+}
+
+/// One line of an answer; none where there is nothing to say.
+pub(super) fn line(name: &str, value: &str) -> String {
+    if value.is_empty() { String::new() } else { format!("  {name:<16} {value}\n") }
+}
+
+/// An answer without its sentence, line by line.
+pub(super) fn rest(result: &v1::CheckResult) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| text.push_str(&line(name, value));
     line("role assignment", &result.role_assignment_id);
     line("role definition", &result.role_definition_id);
     line("deny assignment", &result.deny_assignment_id);
     for id in &result.audited_deny_assignment_ids {
         line("audited deny", id);
     }
-    line("valid until", &valid_until.unwrap_or_default());
-    line("executed as", executed_as.unwrap_or_default());
+    line("valid until", &timestamp(result.valid_until.as_ref()).unwrap_or_default());
+    line("executed as", executed_as(result).unwrap_or_default());
     for (position, step) in (1..).zip(&result.steps) {
         let told = Step::from(step);
         line(&format!("step {position}"), &format!("{} ({})", told.kind, told.state));
@@ -183,12 +195,37 @@ fn tell(answer: &v1::CheckResponse, json: bool) -> std::io::Result<Exit> {
             line("  takes", &takes(activation));
         }
     }
-    line(
-        "policy",
-        &format!("{} (serial {}, generation {})", policy.digest, policy.serial, policy.generation),
-    );
-    print(&text);
-    Ok(exit)
+    text
+}
+
+impl<'a> Answered<'a> {
+    pub(super) fn new(
+        decision: &'static str,
+        result: &'a v1::CheckResult,
+        policy: &'a v1::PolicyIdentity,
+    ) -> Self {
+        let code = result.reason_code().as_str_name();
+        Self {
+            decision,
+            reason_code: code.strip_prefix("REASON_CODE_").unwrap_or(code),
+            reason: &result.reason,
+            role_assignment_id: &result.role_assignment_id,
+            role_definition_id: &result.role_definition_id,
+            deny_assignment_id: &result.deny_assignment_id,
+            audited_deny_assignment_ids: &result.audited_deny_assignment_ids,
+            valid_until: timestamp(result.valid_until.as_ref()),
+            steps: result.steps.iter().map(Step::from).collect(),
+            executed_as: executed_as(result),
+            cached: result.cached,
+            policy: policy.into(),
+        }
+    }
+}
+
+impl<'a> From<&'a v1::PolicyIdentity> for Identity<'a> {
+    fn from(policy: &'a v1::PolicyIdentity) -> Self {
+        Self { serial: policy.serial, digest: &policy.digest, generation: policy.generation }
+    }
 }
 
 impl<'a> From<&'a v1::Step> for Step<'a> {

@@ -24,11 +24,19 @@ use super::{Exit, print_error, print_error_text, print_json, report};
 mod activation;
 mod attributes;
 pub(super) mod check;
+pub(super) mod explain;
+mod operations;
 mod question;
+mod spell;
+mod tree;
+pub(super) mod what_can;
+pub(super) mod who_can;
 
 /// A running sidecar answers in microseconds.
 const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(10);
+/// An explanation or a page of a list may be larger than what clients take unasked.
+const MOST_BYTES: usize = 64 << 20;
 
 /// Whom to ask, and how to tell the answer.
 #[derive(Args, Debug)]

@@ -165,19 +165,21 @@ impl AgentArgs {
     }
 }
 
-fn subject(principal: &str, groups: &[String]) -> v1::Subject {
+pub(super) fn subject(principal: &str, groups: &[String]) -> v1::Subject {
     v1::Subject { principal_id: principal.to_owned(), group_ids: groups.to_vec(), ..v1::Subject::default() }
 }
 
 /// The flag that a field of the question came from.
 pub(super) fn flag_of(field: &str) -> String {
-    const FLAGS: [(&str, &str); 13] = [
+    const FLAGS: [(&str, &str); 15] = [
         ("subject.principal_id", "--principal"),
         ("subject.group_ids", "--group"),
         ("subject.attributes", "--principal-attribute"),
         ("action.name", "--action"),
         ("action.sub_operation", "--sub-operation"),
         ("resource.scope", "--scope"),
+        ("scope", "--scope"),
+        ("operations", "--operations"),
         ("resource.attributes", "--resource-attribute"),
         ("request_attributes", "--request-attribute"),
         ("environment_attributes", "--environment-attribute"),
