@@ -100,7 +100,7 @@ const OURS: [(&str, &str, usize); 3] = [
     ("conditions-and-time", include_str!("cases/conditions-and-time.jsonl"), CONDITIONS_AND_TIME),
     ("personas", include_str!("cases/personas.jsonl"), PERSONAS),
 ];
-const CONDITIONS_AND_TIME: usize = 238;
+const CONDITIONS_AND_TIME: usize = 239;
 const PERSONAS: usize = 72;
 
 // === the format ===

@@ -32,7 +32,7 @@ use postern::condition::{self, Budget, Context, Extensions, Mode, Truth};
 use postern::model::{
     Action, Attributes, CheckRequest, ConditionText, Decision, DenyAssignment, DenyEffect, Documents, Group,
     ManagementGroup, PermissionBlock, Plane, PrincipalId, RequestAttributes, RoleAssignment, RoleDefinition,
-    Schedule, ScheduleKind, Scope, Spanned, Subject, Subscription, Undecided, Why, Wildcards,
+    Schedule, ScheduleKind, ScheduleShape, Scope, Spanned, Subject, Subscription, Undecided, Why, Wildcards,
     pattern_matches,
 };
 use postern::policy::{CompileOptions, Evaluation, Policy};
@@ -687,6 +687,7 @@ fn schedules() -> impl Strategy<Value = Vec<Schedule>> {
         status,
         prop::option::weighted(0.5, (0..8_usize, bits())),
         prop::option::weighted(0.3, (0..8_usize, bits())),
+        prop::option::weighted(0.4, 4..12_usize),
     );
     prop::collection::vec(schedule, 0..9).prop_map(|schedules| {
         schedules
@@ -695,7 +696,15 @@ fn schedules() -> impl Strategy<Value = Vec<Schedule>> {
             .map(
                 |(
                     number,
-                    (active, (scope, principal, role, condition), (start, end), status, link, origin),
+                    (
+                        active,
+                        (scope, principal, role, condition),
+                        (start, end),
+                        status,
+                        link,
+                        origin,
+                        instance_of,
+                    ),
                 )| {
                     let moment = |moment: Option<Timestamp>| {
                         moment.map(|value| Spanned { value, ..Spanned::default() })
@@ -710,6 +719,12 @@ fn schedules() -> impl Strategy<Value = Vec<Schedule>> {
                         status: status.map(|status| spanned(status.to_owned())),
                         start: moment(start),
                         end: moment(end),
+                        shape: if instance_of.is_some() {
+                            ScheduleShape::Instance
+                        } else {
+                            ScheduleShape::Schedule
+                        },
+                        schedule: instance_of.map(|schedule| spanned(name("e", schedule))),
                         linked_eligibility: link
                             .filter(|_| active)
                             .map(|(link, bits)| spanned(cased(&name("e", link), bits))),
@@ -841,7 +856,7 @@ impl fmt::Debug for Drawn {
                 text(&s.status)
             )?;
             let (link, origin) = (text(&s.linked_eligibility), text(&s.origin_role_assignment));
-            writeln!(f, "  linked to {link:?}, stands for {origin:?}")?;
+            writeln!(f, "  linked to {link:?}, stands for {origin:?}, instance of {:?}", text(&s.schedule))?;
             under(f, &s.condition)?;
         }
         for deny in &self.0.deny_assignments {
