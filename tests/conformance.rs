@@ -100,7 +100,7 @@ const OURS: [(&str, &str, usize); 3] = [
     ("conditions-and-time", include_str!("cases/conditions-and-time.jsonl"), CONDITIONS_AND_TIME),
     ("personas", include_str!("cases/personas.jsonl"), PERSONAS),
 ];
-const CONDITIONS_AND_TIME: usize = 233;
+const CONDITIONS_AND_TIME: usize = 239;
 const PERSONAS: usize = 72;
 
 // === the format ===
@@ -217,7 +217,7 @@ enum Outcome {
         deny: Option<String>,
         /// Names, sorted.
         audited: Vec<String>,
-        beside: Beside,
+        beside: Box<Beside>,
     },
 }
 
@@ -350,7 +350,7 @@ fn trials_of(line: Line) -> Vec<Trial> {
         assignment: via,
         deny,
         audited: expect.audited.clone().unwrap_or_default(),
-        beside: Beside::default(),
+        beside: Box::default(),
     };
     let outcome = |expect: &Expect, granted: Option<bool>| match expect {
         Expect { undecided: Some(why), .. } => Outcome::Undecided(why.clone()),
@@ -577,7 +577,7 @@ fn outcome_of(policy: &Policy, evaluation: Result<&Evaluation, &Undecided>) -> O
         evaluation.audited.iter().map(|&hit| policy.deny_assignment_name(hit)).collect();
     audited.sort();
     let why = evaluation.decision.reason_code().name().to_owned();
-    let beside = Beside { why, eligible, valid_until: evaluation.valid_until };
+    let beside = Box::new(Beside { why, eligible, valid_until: evaluation.valid_until });
     Outcome::Decided { decision: evaluation.decision.name().to_owned(), assignment, deny, audited, beside }
 }
 
@@ -714,7 +714,7 @@ impl Path for Swapped {
                 assignment: None,
                 deny: None,
                 audited: Vec::new(),
-                beside: Beside { why: "NO_ROLE_ASSIGNMENT".to_owned(), ..Beside::default() },
+                beside: Box::new(Beside { why: "NO_ROLE_ASSIGNMENT".to_owned(), ..Beside::default() }),
             };
             assert_eq!(ask(&authorizer, request, trial.request.now(), false), nothing);
             assert_eq!(ask(&authorizer, request, trial.request.now(), true), nothing);
@@ -887,7 +887,7 @@ fn outcome_of_wire(result: v1::CheckResult, now: Timestamp, cached: bool) -> Out
         assignment: wire::name(&result.role_assignment_id),
         deny: wire::name(&result.deny_assignment_id),
         audited,
-        beside: Beside { why, eligible: wire::eligibility(&result), valid_until },
+        beside: Box::new(Beside { why, eligible: wire::eligibility(&result), valid_until }),
     }
 }
 
@@ -1057,7 +1057,8 @@ impl Path for Naive {
             naive::Verdict::ActionNotGranted => ("NotAllowed", "ACTION_NOT_GRANTED"),
             naive::Verdict::NothingAssigned => ("NotAllowed", "NO_ROLE_ASSIGNMENT"),
         };
-        let beside = Beside { why: why.to_owned(), eligible, valid_until: world.valid_until(&question) };
+        let valid_until = world.valid_until(&question);
+        let beside = Box::new(Beside { why: why.to_owned(), eligible, valid_until });
         Outcome::Decided { decision: decision.to_owned(), assignment, deny, audited, beside }
     }
 }

@@ -32,7 +32,7 @@ use postern::condition::{self, Budget, Context, Extensions, Mode, Truth};
 use postern::model::{
     Action, Attributes, CheckRequest, ConditionText, Decision, DenyAssignment, DenyEffect, Documents, Group,
     ManagementGroup, PermissionBlock, Plane, PrincipalId, RequestAttributes, RoleAssignment, RoleDefinition,
-    Schedule, ScheduleKind, Scope, Spanned, Subject, Subscription, Undecided, Why, Wildcards,
+    Schedule, ScheduleKind, ScheduleShape, Scope, Spanned, Subject, Subscription, Undecided, Why, Wildcards,
     pattern_matches,
 };
 use postern::policy::{CompileOptions, Evaluation, Policy};
@@ -685,8 +685,9 @@ fn schedules() -> impl Strategy<Value = Vec<Schedule>> {
         place,
         window,
         status,
-        prop::option::weighted(0.5, 0..8_usize),
+        prop::option::weighted(0.5, (0..8_usize, bits())),
         prop::option::weighted(0.3, (0..8_usize, bits())),
+        prop::option::weighted(0.4, 4..12_usize),
     );
     prop::collection::vec(schedule, 0..9).prop_map(|schedules| {
         schedules
@@ -695,7 +696,15 @@ fn schedules() -> impl Strategy<Value = Vec<Schedule>> {
             .map(
                 |(
                     number,
-                    (active, (scope, principal, role, condition), (start, end), status, link, origin),
+                    (
+                        active,
+                        (scope, principal, role, condition),
+                        (start, end),
+                        status,
+                        link,
+                        origin,
+                        instance_of,
+                    ),
                 )| {
                     let moment = |moment: Option<Timestamp>| {
                         moment.map(|value| Spanned { value, ..Spanned::default() })
@@ -710,12 +719,18 @@ fn schedules() -> impl Strategy<Value = Vec<Schedule>> {
                         status: status.map(|status| spanned(status.to_owned())),
                         start: moment(start),
                         end: moment(end),
-                        linked_eligibility: link.filter(|_| active).map(|link| spanned(name("e", link))),
-                        origin_role_assignment: origin.filter(|_| active).map(|(origin, bits)| {
-                            let name = name("a", origin);
-                            // Only a GUID has other spellings.
-                            spanned(if origin % 4 < 2 { cased(&name, bits) } else { name })
-                        }),
+                        shape: if instance_of.is_some() {
+                            ScheduleShape::Instance
+                        } else {
+                            ScheduleShape::Schedule
+                        },
+                        schedule: instance_of.map(|schedule| spanned(name("e", schedule))),
+                        linked_eligibility: link
+                            .filter(|_| active)
+                            .map(|(link, bits)| spanned(cased(&name("e", link), bits))),
+                        origin_role_assignment: origin
+                            .filter(|_| active)
+                            .map(|(origin, bits)| spanned(cased(&name("a", origin), bits))),
                         condition,
                         ..Schedule::default()
                     }
@@ -841,7 +856,7 @@ impl fmt::Debug for Drawn {
                 text(&s.status)
             )?;
             let (link, origin) = (text(&s.linked_eligibility), text(&s.origin_role_assignment));
-            writeln!(f, "  linked to {link:?}, stands for {origin:?}")?;
+            writeln!(f, "  linked to {link:?}, stands for {origin:?}, instance of {:?}", text(&s.schedule))?;
             under(f, &s.condition)?;
         }
         for deny in &self.0.deny_assignments {
@@ -1067,18 +1082,19 @@ fn holds(until: Option<Timestamp>, change: Option<Timestamp>, now: Timestamp) ->
     }
 }
 
-fn config() -> ProptestConfig {
+/// Policies are drawn as often as the variable says, single conditions, scopes and patterns some times as often.
+fn config(times: u32) -> ProptestConfig {
     let found = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/property.proptest-regressions");
     let cases = std::env::var("POSTERN_PROPTEST_CASES").map(|cases| cases.parse().expect("a number"));
     ProptestConfig {
-        cases: cases.unwrap_or(1500),
+        cases: cases.unwrap_or(450) * times,
         failure_persistence: Some(Box::new(FileFailurePersistence::Direct(found))),
         ..ProptestConfig::default()
     }
 }
 
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(1))]
 
     #[test]
     fn engine_agrees_with_naive(
@@ -1147,6 +1163,11 @@ proptest! {
             }
         }
     }
+
+}
+
+proptest! {
+    #![proptest_config(config(4))]
 
     #[test]
     fn conditions_are_read_and_evaluated_alike(

@@ -313,8 +313,14 @@ impl Reader {
                 break;
             }
         }
-        // What is left of a suffix is a malformed one, and a second bracket is one that nobody closed.
-        if path.is_empty() || ["<", ">", "&$", "$&", "["].iter().any(|rest| path.contains(rest)) {
+        // What is left of a suffix is a malformed one, a second bracket is one that nobody closed, a colon has
+        // something on both sides, and the suffix of a key wants a key.
+        let of_suffix = ["<", ">", "&$", "$&", "["].iter().any(|rest| path.contains(rest));
+        let has_key = match path.split_once(':') {
+            Some((path, key)) => !path.is_empty() && !key.is_empty(),
+            None => suffix != Suffix::KeyCaseSensitive,
+        };
+        if path.is_empty() || of_suffix || !has_key {
             return None;
         }
         Some(Attribute { source, path, suffix })

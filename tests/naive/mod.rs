@@ -229,15 +229,17 @@ impl<'a> World<'a> {
             }
             let mut ended = false;
             if let Some(linked) = &schedule.linked_eligibility {
-                for eligibility in &documents.schedules {
-                    if eligibility.kind == ScheduleKind::Eligible
-                        && name_key(&eligibility.name.value) == name_key(&linked.value)
-                    {
-                        ended |= !provisioned(eligibility);
-                        let cut = holding_of(eligibility);
-                        holding.windows.extend(cut.windows);
-                        holding.conditions.extend(cut.conditions);
-                    }
+                let is = |name: &Spanned<String>| name_key(&name.value) == name_key(&linked.value);
+                let eligible = documents.schedules.iter().filter(|one| one.kind == ScheduleKind::Eligible);
+                let mut by_link: Vec<_> = eligible.clone().filter(|one| is(&one.name)).collect();
+                if by_link.is_empty() {
+                    by_link = eligible.filter(|one| one.schedule.as_ref().is_some_and(is)).collect();
+                }
+                for eligibility in by_link {
+                    ended |= !provisioned(eligibility);
+                    let cut = holding_of(eligibility);
+                    holding.windows.extend(cut.windows);
+                    holding.conditions.extend(cut.conditions);
                 }
             }
             if !ended {
