@@ -96,8 +96,16 @@ impl fmt::Display for super::Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} role definitions, {} role assignments, {} deny assignments, {} principals, {} scopes",
-            self.role_definitions, self.role_assignments, self.deny_assignments, self.principals, self.scopes
+            "{} role definitions, {} role assignments, {} deny assignments, {} eligibilities, {} conditions, \
+             {} agents, {} principals, {} scopes",
+            self.role_definitions,
+            self.role_assignments,
+            self.deny_assignments,
+            self.eligibilities,
+            self.conditions,
+            self.agents,
+            self.principals,
+            self.scopes
         )
     }
 }
