@@ -100,7 +100,7 @@ const OURS: [(&str, &str, usize); 3] = [
     ("conditions-and-time", include_str!("cases/conditions-and-time.jsonl"), CONDITIONS_AND_TIME),
     ("personas", include_str!("cases/personas.jsonl"), PERSONAS),
 ];
-const CONDITIONS_AND_TIME: usize = 239;
+const CONDITIONS_AND_TIME: usize = 241;
 const PERSONAS: usize = 72;
 
 // === the format ===
@@ -1122,6 +1122,7 @@ struct TenantSchedule {
     start_date_time: Option<String>,
     end_date_time: Option<String>,
     linked_role_eligibility_schedule_id: Option<String>,
+    role_eligibility_schedule_id: Option<String>,
     origin_role_assignment_id: Option<String>,
     condition: Option<String>,
     condition_version: Option<String>,
@@ -1243,6 +1244,7 @@ fn documents_of(tenant: &Value) -> Documents {
             other => panic!("kind {other}"),
         },
         name: spanned(schedule.name),
+        schedule: schedule.role_eligibility_schedule_id.map(spanned),
         scope: spanned(schedule.scope),
         role_definition_id: last(schedule.role_definition_id),
         principal_id: spanned(schedule.principal_id),

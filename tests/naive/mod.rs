@@ -73,6 +73,7 @@ pub(crate) struct World<'a> {
 }
 
 /// Something that gives a role to a principal: a role assignment, or a schedule.
+#[derive(Clone)]
 struct Holding<'a> {
     /// The name it is reported under.
     name: &'a str,
@@ -227,23 +228,26 @@ impl<'a> World<'a> {
             if let Some(origin) = &schedule.origin_role_assignment {
                 holding.name = &origin.value;
             }
-            let mut ended = false;
-            if let Some(linked) = &schedule.linked_eligibility {
-                let is = |name: &Spanned<String>| name_key(&name.value) == name_key(&linked.value);
-                let eligible = documents.schedules.iter().filter(|one| one.kind == ScheduleKind::Eligible);
-                let mut by_link: Vec<_> = eligible.clone().filter(|one| is(&one.name)).collect();
-                if by_link.is_empty() {
-                    by_link = eligible.filter(|one| one.schedule.as_ref().is_some_and(is)).collect();
-                }
-                for eligibility in by_link {
-                    ended |= !provisioned(eligibility);
-                    let cut = holding_of(eligibility);
-                    holding.windows.extend(cut.windows);
-                    holding.conditions.extend(cut.conditions);
-                }
-            }
-            if !ended {
+            let Some(linked) = &schedule.linked_eligibility else {
                 holdings.push(holding);
+                continue;
+            };
+            let is = |name: &Spanned<String>| name_key(&name.value) == name_key(&linked.value);
+            let eligible = documents.schedules.iter().filter(|one| one.kind == ScheduleKind::Eligible);
+            let mut by_link: Vec<_> = eligible.clone().filter(|one| is(&one.name)).collect();
+            if by_link.is_empty() {
+                by_link = eligible.filter(|one| one.schedule.as_ref().is_some_and(is)).collect();
+            }
+            if by_link.is_empty() {
+                holdings.push(holding);
+                continue;
+            }
+            // Of several instances of the eligibility, any that is open will do.
+            for eligibility in by_link.into_iter().filter(|one| provisioned(one)) {
+                let (mut cut_holding, cut) = (holding.clone(), holding_of(eligibility));
+                cut_holding.windows.extend(cut.windows);
+                cut_holding.conditions.extend(cut.conditions);
+                holdings.push(cut_holding);
             }
         }
         holdings
