@@ -9,9 +9,9 @@ use postern::authorizer::{Authorizer, CacheSettings};
 use postern::cache::CachePolicy;
 use postern::clock::Clock;
 use postern::model::{
-    Action, AgentContext, AgentDocument, ApprovalAnswer, ApprovalVerdict, At, CheckRequest, ConsentAnswer,
-    ConsentVerdict, Decision, DenyAssignment, Documents, NoAttributes, PermissionBlock, Plane, PrincipalId,
-    RoleAssignment, RoleDefinition, Scope, Spanned, Subject,
+    Action, AgentContext, AgentDocument, ApprovalAnswer, ApprovalVerdict, At, Attributes, CheckRequest,
+    ConditionText, ConsentAnswer, ConsentVerdict, Decision, DenyAssignment, Documents, NoAttributes,
+    PermissionBlock, Plane, PrincipalId, RoleAssignment, RoleDefinition, Schedule, Scope, Spanned, Subject,
 };
 use postern::policy::{CompileOptions, Policy};
 use postern::snapshot::{self, Snapshot};
@@ -233,4 +233,110 @@ fn a_deny_assignment_ends_it() {
     };
     assert_eq!(ask(&office, WRITE, "app", &lent), ("DENY_ASSIGNMENT".into(), vec![]));
     assert_eq!(ask(&office, READ, "app", &lent).0, "agent");
+}
+
+#[test]
+fn an_agent_lends_nothing_and_approves_nothing() {
+    let mut office = office();
+    let group = format!("{SUB}/resourceGroups/app");
+    office.role_assignments.push(RoleAssignment {
+        name: text("a9"),
+        principal_id: text("other"),
+        role_definition_id: text("all"),
+        scope: text(&group),
+        ..RoleAssignment::default()
+    });
+    office.agents[0].id = None;
+    office.agents.push(AgentDocument { principal_id: text("other"), ..AgentDocument::default() });
+    for by in ["other", "sre"] {
+        let lent = Asked {
+            user: Some(by),
+            approval: Some((by, ApprovalVerdict::Approve)),
+            consent: Some((by, ConsentVerdict::Grant)),
+            ..Asked::default()
+        };
+        assert_eq!(ask(&office, OTHER, "app", &lent).0, "AGENT_USER_NOT_AUTHORIZED", "{by}");
+        assert_eq!(ask(&office, WRITE, "app", &lent).0, "AGENT_USER_NOT_AUTHORIZED", "{by}");
+    }
+}
+
+#[test]
+fn every_identity_of_an_agent_is_found() {
+    let mut office = office();
+    let greatest = "ffffffff-ffff-ffff-ffff-ffffffffffff";
+    office.agents.push(AgentDocument { principal_id: text(greatest), ..AgentDocument::default() });
+    office.agents.push(AgentDocument { principal_id: text("aaa"), ..AgentDocument::default() });
+    let policy = Policy::compile(&office, CompileOptions::default()).unwrap();
+    for (id, agent) in [(greatest, true), ("aaa", true), ("sre", true), ("ann", false)] {
+        assert_eq!(policy.agent(PrincipalId::new(id)).unwrap().is_some(), agent, "{id}");
+    }
+}
+
+#[test]
+fn what_an_agent_may_ends_with_who_may_use_and_approve_it() {
+    let mut office = office();
+    let until = |second: i64| Timestamp::from_second(second).unwrap();
+    let resource = office.agents[0].id.clone().unwrap().value;
+    office.role_assignments.retain(|assignment| !["a2", "a4"].contains(&assignment.name.value.as_str()));
+    for (name, who, role, end) in [("s1", "ann", "user-of-agents", 2_000), ("s2", "cid", APPROVER, 1_000)] {
+        office.schedules.push(Schedule {
+            name: text(name),
+            principal_id: text(who),
+            role_definition_id: text(role),
+            scope: text(&resource),
+            end: Some(Spanned::new(until(end), At::default())),
+            ..Schedule::default()
+        });
+    }
+    let valid_until = |office: &Documents, action: &str, approved_by: Option<&str>| {
+        let (mut writer, reader) = snapshot::cell();
+        let policy = Policy::compile(office, CompileOptions::default()).unwrap();
+        let (snapshot, _) = writer.activate(policy, 0, Timestamp::UNIX_EPOCH);
+        let cache = CacheSettings { policy: CachePolicy::CostAtLeast(0), max_bytes: 1 << 20 };
+        let point = Authorizer::new(reader, cache, Clock::manual(Timestamp::UNIX_EPOCH));
+        let subject = |id| Subject { principal: PrincipalId::new(id), groups: &[] };
+        let context = AgentContext {
+            mode: None,
+            on_behalf_of: Some(subject("ann")),
+            user_attributes: &NoAttributes,
+            approval: approved_by
+                .map(|by| ApprovalAnswer { by: subject(by), verdict: ApprovalVerdict::Approve }),
+            consent: None,
+        };
+        let target = format!("{SUB}/resourceGroups/app");
+        let (action, scope) = (Action::parse(action).unwrap(), Scope::parse(&target).unwrap());
+        let request = CheckRequest::new(subject("sre"), action, Plane::Control, scope);
+        let answer = point.check(&snapshot, &request, Some(&context)).unwrap();
+        assert!(matches!(answer.evaluation.decision, Decision::Allowed(_)), "{answer:?}");
+        answer.evaluation.valid_until
+    };
+    assert_eq!(valid_until(&office, READ, None), Some(until(2_000)));
+    office.agents[0].approver_role = Some(text(APPROVER));
+    assert_eq!(valid_until(&office, WRITE, Some("cid")), Some(until(1_000)));
+}
+
+#[test]
+fn circumstances_count_where_it_is_asked_who_may_use_the_agent() {
+    let mut office = office();
+    office.role_assignments[1].condition =
+        Some(ConditionText { text: text("@Environment[isPrivateLink] BoolEquals true"), version: None });
+    let (point, snapshot) = decision_point(&office);
+    let inside = Attributes::from_json(&serde_json::json!({"isPrivateLink": true}));
+    let subject = |id| Subject { principal: PrincipalId::new(id), groups: &[] };
+    let context = AgentContext {
+        mode: None,
+        on_behalf_of: Some(subject("ann")),
+        user_attributes: &NoAttributes,
+        approval: None,
+        consent: None,
+    };
+    let target = format!("{SUB}/resourceGroups/app");
+    let (action, scope) = (Action::parse(READ).unwrap(), Scope::parse(&target).unwrap());
+    let mut request = CheckRequest::new(subject("sre"), action, Plane::Control, scope);
+    let decided = |request: &CheckRequest<'_>| {
+        point.check(&snapshot, request, Some(&context)).unwrap().evaluation.decision.name()
+    };
+    assert_eq!(decided(&request), "NotAllowed");
+    request.attributes.environment = &inside;
+    assert_eq!(decided(&request), "Allowed");
 }

@@ -10,7 +10,8 @@ use crate::agent::{
 };
 use crate::model::{
     Action, AgentContext, AgentStop, ApprovalVerdict, CheckRequest, ConsentVerdict, Decision, ExecutedAs,
-    Plane, PrincipalId, RequestAttributes, Scope, Step, StepKind, StepState, Subject, Undecided, Why,
+    NoAttributes, Plane, PrincipalId, RequestAttributes, Scope, Step, StepKind, StepState, Subject,
+    Undecided, Why,
 };
 use crate::policy::{DescribedAgent, Evaluation};
 use crate::snapshot::Snapshot;
@@ -33,6 +34,24 @@ impl Authorizer {
             agent.mode = Mode::Review;
         }
         let user = context.and_then(|context| context.on_behalf_of);
+        // Agents answer no prompts and lend nothing: an agent's rights end at its own boundary and mode.
+        let is_agent = |who: PrincipalId<'_>| snapshot.policy.agent(who).map(|agent| agent.is_some());
+        if let Some(user) = user
+            && is_agent(user.principal)?
+        {
+            return Ok(stopped(AgentStop::UserNotAuthorized, None, None));
+        }
+        let mut approval = context.and_then(|context| context.approval);
+        if let Some(answer) = approval
+            && is_agent(answer.by.principal)?
+        {
+            approval = None;
+        }
+        let resource = match resource.as_deref().map(Scope::parse) {
+            Some(Err(_)) => return Ok(stopped(AgentStop::UserNotAuthorized, None, None)),
+            Some(Ok(resource)) => Some(resource),
+            None => None,
+        };
         let mut checks = PolicyChecks {
             authorizer: self,
             snapshot,
@@ -40,17 +59,19 @@ impl Authorizer {
             now,
             context,
             user,
-            resource: resource.as_deref().and_then(|id| Scope::parse(id).ok()),
+            resource,
             by_agent: None,
             by_user: None,
+            until: None,
         };
         // Who may not use the agent makes it do nothing; but what is outside of its boundary is told first.
         if agent.manages(request.scope) && !checks.user_may_use()? {
-            return Ok(stopped(AgentStop::UserNotAuthorized, None, None));
+            let mut refused = stopped(AgentStop::UserNotAuthorized, None, None);
+            refused.evaluation.valid_until = checks.until;
+            return Ok(refused);
         }
         // Without a user nobody lends, and only a role holder can approve.
         let only_user_answers = matches!(agent.answerer, Answerer::AskingUser);
-        let approval = context.and_then(|context| context.approval);
         let consent = context.and_then(|context| context.consent);
         let ask = Ask {
             user: user.map_or(PrincipalId::Text(""), |user| user.principal),
@@ -74,8 +95,10 @@ impl Authorizer {
             },
         };
         let flow = agent.decide(&ask, &options, &mut checks)?;
-        let PolicyChecks { by_agent, by_user, .. } = checks;
-        Ok(answer(&agent, flow, by_agent, by_user))
+        let PolicyChecks { by_agent, by_user, until, .. } = checks;
+        let mut answer = answer(&agent, flow, by_agent, by_user);
+        answer.evaluation.valid_until = answer.evaluation.valid_until.into_iter().chain(until).min();
+        Ok(answer)
     }
 }
 
@@ -177,31 +200,31 @@ struct PolicyChecks<'c, 'r> {
     resource: Option<Scope<'c>>,
     by_agent: Option<Answer>,
     by_user: Option<Answer>,
+    /// Until when what else was asked holds: who may use the agent, and who holds a role.
+    until: Option<Timestamp>,
 }
 
 impl PolicyChecks<'_, '_> {
     /// Whether the user may work with the agent at all (semantics, section 6.1).
-    fn user_may_use(&self) -> Result<bool, Undecided> {
+    fn user_may_use(&mut self) -> Result<bool, Undecided> {
         let (Some(user), Some(resource)) = (self.user, self.resource) else { return Ok(true) };
+        // The target is another one than the request's, the circumstances are the same.
+        let attributes = RequestAttributes {
+            principal: self.context.map_or(&NoAttributes, |context| context.user_attributes),
+            environment: self.request.attributes.environment,
+            ..RequestAttributes::NONE
+        };
+        let mut until = self.until;
         let context = may_use::<Undecided>(resource, |action, scope| {
             let Ok(action) = Action::parse(action) else { return Ok(Access::NotAllowed) };
-            let request = CheckRequest {
-                attributes: self.attributes_of_user(),
-                ..CheckRequest::new(user, action, Plane::Control, scope)
-            };
-            let answer = self.authorizer.check_ordinary(self.snapshot, &request, self.now)?;
-            Ok(Access::from(&answer.evaluation.decision))
+            let request =
+                CheckRequest { attributes, ..CheckRequest::new(user, action, Plane::Control, scope) };
+            let evaluation = self.authorizer.check_ordinary(self.snapshot, &request, self.now)?.evaluation;
+            until = until.into_iter().chain(evaluation.valid_until).min();
+            Ok(Access::from(&evaluation.decision))
         })?;
+        self.until = until;
         Ok(context == UserContext::Allowed)
-    }
-
-    fn attributes_of_user(&self) -> RequestAttributes<'_> {
-        match self.context {
-            Some(context) => {
-                RequestAttributes { principal: context.user_attributes, ..RequestAttributes::NONE }
-            }
-            None => RequestAttributes::NONE,
-        }
     }
 }
 
@@ -231,6 +254,8 @@ impl Checks for PolicyChecks<'_, '_> {
         let known = self.user.into_iter().chain(approver).find(|subject| subject.principal == principal);
         let subject = known.unwrap_or(Subject { principal, groups: &[] });
         let request = CheckRequest::new(subject, self.request.action, Plane::Control, resource);
-        self.snapshot.policy.holds_role(&request, role, self.now)
+        let (holds, until) = self.snapshot.policy.holds_role(&request, role, self.now)?;
+        self.until = self.until.into_iter().chain(until).min();
+        Ok(holds)
     }
 }

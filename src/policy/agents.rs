@@ -39,7 +39,8 @@ impl Policy {
         Ok(find(view, principal)?)
     }
 
-    /// Whether a subject holds a role at a scope or above it, now and without a condition.
+    /// Whether a subject holds a role at a scope or above it, now and without a condition; and the nearest moment at
+    /// which that may change.
     ///
     /// # Errors
     ///
@@ -49,7 +50,7 @@ impl Policy {
         request: &CheckRequest<'_>,
         role: &str,
         now: Timestamp,
-    ) -> Result<bool, Undecided> {
+    ) -> Result<(bool, Option<Timestamp>), Undecided> {
         let view = self.view();
         let place = evaluate::locate(view, request.scope)?;
         Ok(holds(view, request, place, role, now)?)
@@ -57,24 +58,15 @@ impl Policy {
 }
 
 fn find(view: &View<'_>, principal: PrincipalId<'_>) -> Result<Option<DescribedAgent>, Damaged> {
-    let found = match principal {
-        PrincipalId::Guid(guid) => {
-            view.agents.binary_search_by_key(&guid.as_u128(), |agent| agent.guid.get()).ok()
-        }
-        // Those without a GUID lie behind the others.
-        PrincipalId::Text(_) => None,
+    // Those without a GUID lie behind the others, under the greatest number.
+    let key = match principal {
+        PrincipalId::Guid(guid) => guid.as_u128(),
+        PrincipalId::Text(_) => u128::MAX,
     };
-    let start = found.unwrap_or_else(|| match principal {
-        PrincipalId::Guid(_) => view.agents.len(),
-        PrincipalId::Text(_) => view.agents.partition_point(|agent| agent.guid.get() != u128::MAX),
-    });
-    for agent in view.agents.get(start..).unwrap_or_default() {
-        let id = text(agent.principal.bytes(view.text_bytes)?)?;
-        if PrincipalId::new(id) == principal {
+    let first = view.agents.partition_point(|agent| agent.guid.get() < key);
+    for agent in view.agents.iter().skip(first).take_while(|agent| agent.guid.get() == key) {
+        if PrincipalId::new(text(agent.principal.bytes(view.text_bytes)?)?) == principal {
             return described(view, agent).map(Some);
-        }
-        if found.is_some() {
-            break;
         }
     }
     Ok(None)
@@ -116,7 +108,7 @@ fn holds(
     place: evaluate::Place,
     role: &str,
     now: Timestamp,
-) -> Result<bool, Damaged> {
+) -> Result<(bool, Option<Timestamp>), Damaged> {
     let role = PrincipalId::new(role);
     let mut wanted = None;
     for (number, record) in (0_u32..).zip(view.roles) {
@@ -126,7 +118,7 @@ fn holds(
             wanted = Some(number);
         }
     }
-    let Some(wanted) = wanted else { return Ok(false) };
+    let Some(wanted) = wanted else { return Ok((false, None)) };
     let mut moment = Moment::new(view, request, now);
     let mut principals = evaluate::Principals::new();
     evaluate::find_principals(view, &request.subject, &mut principals)?;
@@ -148,5 +140,5 @@ fn holds(
             Ok(if found { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
     }
-    Ok(found)
+    Ok((found, moment.horizon()))
 }

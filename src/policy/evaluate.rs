@@ -207,7 +207,7 @@ impl<'v, 'r> Moment<'v, 'r> {
         self.budget.steps()
     }
 
-    fn horizon(&self) -> Option<Timestamp> {
+    pub(super) fn horizon(&self) -> Option<Timestamp> {
         if self.horizon == i128::MAX { None } else { Timestamp::from_nanosecond(self.horizon).ok() }
     }
 
