@@ -91,6 +91,7 @@ fn resource_id(document: &Document<'_>, context: &mut Context) -> Result<Option<
 
 /// The object id of the identity: flat, in an object, or the identity's own value.
 fn principal(document: &Document<'_>, context: &mut Context) -> Option<Spanned<String>> {
+    refuse_second_identity(document, context)?;
     if let Some(value) = document.find(&["principalId", "principal"], context) {
         return object_id(document, value, context);
     }
@@ -112,6 +113,28 @@ fn principal(document: &Document<'_>, context: &mut Context) -> Option<Spanned<S
         document.missing(&["principalId"], context);
     }
     None
+}
+
+/// An identity that is not described would be one that no boundary holds.
+fn refuse_second_identity(document: &Document<'_>, context: &mut Context) -> Option<()> {
+    for name in ["managedIdentity", "identity"] {
+        let Some(value) = document.find(&[name], context) else { continue };
+        let own = value.get("principalId").or_else(|| value.get("objectId")).is_some();
+        let Some(others) = value.get("userAssignedIdentities") else { continue };
+        let count = others.entries().count().max(others.elements().count()).saturating_add(usize::from(own));
+        if count > 1 {
+            context.report.at(
+                others.at(),
+                Problem::error(
+                    "InvalidAgent",
+                    "the agent has several identities, and a document describes one",
+                )
+                .help("write one document for each identity, with its `principalId` and no other"),
+            );
+            return None;
+        }
+    }
+    Some(())
 }
 
 fn object_id(document: &Document<'_>, value: Value<'_>, context: &mut Context) -> Option<Spanned<String>> {

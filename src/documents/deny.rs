@@ -1,9 +1,12 @@
 //! Deny assignments (semantics, section 1.3).
 
 use super::document::{Context, Document, Origin};
+use super::recognize::{self, Is};
 use super::tree::{Kind, Value};
 use super::{condition, ids, permissions};
-use crate::model::{ALL_PRINCIPALS, DenyAssignment, DenyEffect, PrincipalId, Problem, Severity, Spanned};
+use crate::model::{
+    ALL_PRINCIPALS, DenyAssignment, DenyEffect, PermissionBlock, PrincipalId, Problem, Severity, Spanned,
+};
 
 const DECIDING: [&str; 11] = [
     "actions",
@@ -41,6 +44,7 @@ pub(super) fn read(document: &Document<'_>, context: &mut Context) {
 
 fn parse(document: &Document<'_>, context: &mut Context) -> Option<DenyAssignment> {
     document.refuse_near_misses(&DECIDING, context);
+    refuse_other_kinds(document, context);
     let place = ids::place(document, "denyAssignments", &["id", "denyAssignmentId"], &["name"], context);
     let deny_assignment_name = document.label(&["denyAssignmentName"], context);
     let description = document.label(&["description"], context);
@@ -48,6 +52,7 @@ fn parse(document: &Document<'_>, context: &mut Context) -> Option<DenyAssignmen
     if permissions.as_ref().is_some_and(Vec::is_empty) {
         invalid(document.top, "a deny assignment without permissions denies nothing", context);
     }
+    let fine = permissions.as_deref().is_none_or(|blocks| can_match(blocks, context));
     let do_not_apply_to_child_scopes = document.flag(&["doNotApplyToChildScopes"], context);
     let principals = principals(document, "principals", context);
     if principals.as_ref().is_some_and(Vec::is_empty) {
@@ -60,7 +65,7 @@ fn parse(document: &Document<'_>, context: &mut Context) -> Option<DenyAssignmen
     let effect = effect(document, context);
     // Also of PowerShell's flat form: it is of the whole.
     let condition = condition::read(document, context);
-    let place = place?;
+    let place = place.filter(|_| fine)?;
     Some(DenyAssignment {
         at: document.top.at(),
         name: place.name,
@@ -83,19 +88,82 @@ fn principals(document: &Document<'_>, name: &str, context: &mut Context) -> Opt
     (ids.len() == wanted).then_some(ids)
 }
 
+/// What says of itself that it is something else could be either.
+fn refuse_other_kinds(document: &Document<'_>, context: &mut Context) {
+    for name in ["type", "id"] {
+        let Some(value) = document.top.get(name) else { continue };
+        let kind = if name == "id" { recognize::kind_by_id } else { recognize::by_type };
+        let Some(other) = value.as_str().and_then(kind).filter(|is| *is != Is::DenyAssignment) else {
+            continue;
+        };
+        context.report.value(
+            value,
+            Problem::error(
+                "ContradictoryKind",
+                format!("the {name} says {}, but this is read as a deny assignment", recognize::noun(other)),
+            )
+            .help("correct the one, or take out what only deny assignments have (such as `principals`)"),
+        );
+    }
+}
+
+/// Blocks and actions that match nothing would be a deny that never denies.
+fn can_match(blocks: &[PermissionBlock], context: &mut Context) -> bool {
+    let mut fine = true;
+    for block in blocks {
+        if block.actions.is_empty() && block.data_actions.is_empty() {
+            fine = false;
+            let problem = Problem::error(
+                "InvalidDenyAssignment",
+                "an entry of `permissions` without `actions` and `dataActions` denies nothing",
+            );
+            context.report.at(block.at, problem);
+        }
+    }
+    permissions::refuse_spaces(blocks, Severity::Error, context) && fine
+}
+
 /// `{id, type}`, PowerShell's `{ObjectId, ObjectType}`, or the bare id.
 fn principal(document: &Document<'_>, value: Value<'_>, context: &mut Context) -> Option<Spanned<String>> {
     if value.kind() == Kind::String {
-        return document.principal_of(value, context);
+        return somebody(document, value, context);
     }
     let part = Document::part(value, document.origin, context)?;
     match part.find(&["id", "objectId"], context) {
-        Some(id) => part.principal_of(id, context),
+        Some(id) => somebody(&part, id, context),
         None => {
             part.missing(&["id", "objectId"], context);
             None
         }
     }
+}
+
+/// An id, but no word for everybody: as an id it is nobody's.
+fn somebody(document: &Document<'_>, value: Value<'_>, context: &mut Context) -> Option<Spanned<String>> {
+    const WORDS: [&str; 9] = [
+        "",
+        "all",
+        "allprincipals",
+        "allprincipal",
+        "allusers",
+        "anyone",
+        "everyone",
+        "everybody",
+        "systemdefined",
+    ];
+    let id = document.principal_of(value, context)?;
+    // `*` has no letters.
+    let word: String = id.value.chars().filter(|letter| letter.is_alphanumeric()).collect();
+    let word = word.to_lowercase();
+    if !WORDS.contains(&word.as_str()) {
+        return Some(id);
+    }
+    context.report.value(
+        value,
+        Problem::error("InvalidPrincipalId", format!("`{}` is no id, so it would deny nobody", id.value))
+            .help("All Principals is `00000000-0000-0000-0000-000000000000`, of the type `SystemDefined`"),
+    );
+    None
 }
 
 fn principals_excluded(document: &Document<'_>, context: &mut Context) -> Option<Vec<Spanned<String>>> {

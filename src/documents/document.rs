@@ -206,6 +206,9 @@ impl<'t> Document<'t> {
             "is empty"
         } else if id.value.chars().any(char::is_control) {
             "holds a control character"
+        } else if id.value.trim().len() != id.value.len() {
+            // It would be the id of nobody.
+            "has white space around it"
         } else {
             return Some(id);
         };
@@ -309,6 +312,15 @@ pub(super) fn unresolved_problem(message: impl Into<String>, context: &Context) 
     )
 }
 
+/// The same for what would be lost with a deny assignment in it: a grant that is left out grants nothing, but a deny
+/// that is left out would grant, so leniency does not reach it.
+pub(super) fn unresolved_deny(message: impl Into<String>) -> Problem {
+    Problem::error("UnresolvedTemplateExpression", message).help(
+        "export the deny assignments that are deployed (REST: `GET {scope}/providers/Microsoft.Authorization/\
+         denyAssignments`) and take this out, or write the value itself",
+    )
+}
+
 /// Reports a value of the wrong type.
 pub(super) fn wrong_type(value: Value<'_>, wanted: &str, context: &mut Context) {
     let kind = value.kind();
@@ -320,7 +332,7 @@ pub(super) fn wrong_type(value: Value<'_>, wanted: &str, context: &mut Context) 
 }
 
 /// Names that differ in letter case only are one name, and it would be left to chance which value counts.
-fn refuse_case_twins(object: Value<'_>, context: &mut Context) {
+pub(super) fn refuse_case_twins(object: Value<'_>, context: &mut Context) {
     const FEW: usize = 32;
     let mut seen = smallvec::SmallVec::<[&str; FEW]>::new();
     let mut many = ahash::AHashMap::new();

@@ -4,7 +4,7 @@ use super::condition;
 use super::document::{Context, Document};
 use super::near;
 use super::tree::Value;
-use crate::model::{PermissionBlock, Problem, Spanned};
+use crate::model::{PermissionBlock, Problem, Severity, Spanned};
 
 /// The properties of a block that decide.
 pub(super) const LISTS: [&str; 4] = ["actions", "notActions", "dataActions", "notDataActions"];
@@ -49,6 +49,26 @@ pub(super) fn read(document: &Document<'_>, context: &mut Context) -> Option<Vec
             Some(Vec::new())
         }
     }
+}
+
+/// Tells of actions with white space around them, which match only what has it too. `true` without one.
+pub(super) fn refuse_spaces(blocks: &[PermissionBlock], severity: Severity, context: &mut Context) -> bool {
+    let mut fine = true;
+    for action in blocks.iter().flat_map(PermissionBlock::lists).flat_map(|(_, list)| list) {
+        if action.value.trim().len() == action.value.len() {
+            continue;
+        }
+        fine = false;
+        let problem = Problem::error(
+            "InvalidActionOrNotAction",
+            "the action has white space around it, and matches only literally, with it",
+        );
+        context.report.at(
+            action.at,
+            Problem { severity, ..problem }.value(action.value.clone()).help("take the white space out"),
+        );
+    }
+    fine
 }
 
 fn block(document: &Document<'_>, value: Value<'_>, context: &mut Context) -> Option<PermissionBlock> {

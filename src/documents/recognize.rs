@@ -1,7 +1,7 @@
 //! Which kind of document a value is, told from its content: containers are opened, documents go to their
 //! readers, and what is neither is an error that says what it looks like.
 
-use super::document::{Context, Document, Origin, wrong_type};
+use super::document::{Context, Document, Origin, refuse_case_twins, wrong_type};
 use super::hierarchy::Level;
 use super::schedule::Told;
 use super::tree::{Kind, Value};
@@ -49,7 +49,7 @@ pub(super) fn read(value: Value<'_>, context: &mut Context) {
 fn read_object(value: Value<'_>, context: &mut Context) {
     let is = recognize(value);
     match is {
-        Is::List => list(value, context),
+        Is::List => list(value, context, read),
         Is::Template => template::read(value, context),
         Is::Tenant => tenant::read(value, context),
         Is::Unknown => {
@@ -69,6 +69,7 @@ pub(super) fn read_as(is: Is, value: Value<'_>, origin: Origin, context: &mut Co
     if origin == Origin::Template {
         return template::read_resource(is, value, context);
     }
+    refuse_lost(value, context);
     let document = Document::open(value, origin, context);
     read_document(is, &document, context);
 }
@@ -93,16 +94,57 @@ pub(super) fn read_document(is: Is, document: &Document<'_>, context: &mut Conte
     }
 }
 
-/// A list of REST or Graph, whole.
-fn list(value: Value<'_>, context: &mut Context) {
-    for name in ["nextLink", "@odata.nextLink"] {
+/// Deny assignments or a template's resources inside of a document of another kind, where no reader looks for them.
+fn refuse_lost(value: Value<'_>, context: &mut Context) {
+    for entry in value.entries() {
+        let denies = entry.name.ends_with(['s', 'S'])
+            && tenant::section(entry.name) == Some(tenant::Section::DenyAssignments);
+        let resources = entry.name.eq_ignore_ascii_case("resources")
+            && entry.value.entries().map(|entry| entry.value).chain(entry.value.elements()).next().is_some();
+        if resources || (denies && !entry.value.is_null()) {
+            context.report.at(
+                entry.key.at(),
+                Problem::error(
+                    "UnknownProperty",
+                    format!("`{}` is not read inside of a document", entry.name),
+                )
+                .value(entry.name)
+                .help("put what it holds into a document, a section or a template of its own"),
+            );
+        }
+    }
+}
+
+/// Names that lists of REST, Graph and PowerShell carry beside `value`; those with `$` and `@` are left out here.
+const BESIDE_VALUE: [&str; 6] = ["value", "nextLink", "previousLink", "count", "totalCount", "comment"];
+
+/// A list of REST or Graph, whole; each element goes to `each`.
+pub(super) fn list<'t>(
+    value: Value<'t>,
+    context: &mut Context,
+    mut each: impl FnMut(Value<'t>, &mut Context),
+) {
+    refuse_case_twins(value, context);
+    for name in ["nextLink", "@odata.nextLink", "@nextLink", "$skipToken"] {
         // Some APIs write an empty link on the last page.
         if let Some(link) = value.get(name).filter(|link| link.as_str() != Some("")) {
             group::cut(link, context);
         }
     }
+    for entry in value.entries() {
+        let noise = entry.name.starts_with(['$', '@', '_']);
+        if noise || BESIDE_VALUE.iter().any(|name| entry.name.eq_ignore_ascii_case(name)) {
+            continue;
+        }
+        context.report.at(
+            entry.key.at(),
+            Problem::error("UnknownProperty", format!("`{}` beside `value` is not read", entry.name))
+                .value(entry.name)
+                .help("a list has `value` alone: put the rest into a document of its own, or into the list"),
+        );
+    }
     for element in value.get("value").into_iter().flat_map(|list| list.elements()) {
-        read(element, context);
+        each(element, context);
     }
 }
 
@@ -234,6 +276,17 @@ impl<'t> Marks<'t> {
     }
 }
 
+impl Marks<'_> {
+    /// Whether something is said that is said of deny assignments only.
+    fn denies(&self) -> bool {
+        let by_id = self.id.and_then(ids::kind_of).is_some_and(|kind| kind.eq_ignore_ascii_case(DENIES));
+        let by_type = || self.resource_type.and_then(by_type) == Some(Is::DenyAssignment);
+        self.deny_name || self.deny_only || self.principals || by_id || by_type()
+    }
+}
+
+const DENIES: &str = "denyAssignments";
+
 /// Lower case without an allocation; `None` for names longer than any that is looked for.
 fn fold<'b>(name: &str, buffer: &'b mut [u8; 48]) -> Option<&'b str> {
     let folded = buffer.get_mut(..name.len())?;
@@ -253,6 +306,14 @@ pub(super) fn recognize(value: Value<'_>) -> Is {
     }
     if marks.value_is_list && marks.resource_type.is_none() && !marks.properties {
         return Is::List;
+    }
+    if marks.section && !marks.properties && marks.resource_type.is_none() {
+        return Is::Tenant;
+    }
+    // First of the documents: whatever else it carries, a deny that is taken for something else is lost. Its reader
+    // refuses what contradicts it.
+    if marks.denies() {
+        return Is::DenyAssignment;
     }
     let by_id = marks.id.and_then(by_id);
     // Of what has a time, a request is told from a schedule by what it asks for, unless it says what it is.
@@ -285,12 +346,6 @@ pub(super) fn recognize(value: Value<'_>) -> Is {
     if (marks.managed_identity && marks.mode_or_level) || marks.managed_groups {
         return Is::Agent;
     }
-    if marks.section && !marks.properties && marks.resource_type.is_none() {
-        return Is::Tenant;
-    }
-    if marks.deny_name || marks.deny_only || marks.principals {
-        return Is::DenyAssignment;
-    }
     if assigned || marks.role_definition_id || marks.role_assignment_id {
         return Is::RoleAssignment;
     }
@@ -311,6 +366,46 @@ pub(super) fn recognize(value: Value<'_>) -> Is {
         return Is::Hierarchy(level);
     }
     Is::Unknown
+}
+
+/// The kind of a value that says itself what it is, by type, by id, or as only a deny assignment does.
+pub(super) fn definite(value: Value<'_>) -> Option<Is> {
+    let found = recognize(value);
+    if matches!(found, Is::DenyAssignment | Is::ScheduleRequest | Is::List | Is::Template | Is::Tenant) {
+        return Some(found);
+    }
+    let text = |name| value.get(name).and_then(|value| value.as_str());
+    if text("@odata.type").is_some_and(|kind| kind.eq_ignore_ascii_case("#microsoft.graph.group")) {
+        return Some(Is::Group { by_type: true });
+    }
+    // Roles say of what type they are below `properties`, and PowerShell has no word for it.
+    text("type").and_then(by_type).or_else(|| kind_by_id(text("id")?))
+}
+
+/// The kind that an id says.
+pub(super) fn kind_by_id(id: &str) -> Option<Is> {
+    let kind = ids::kind_of(id)?;
+    by_type(&format!("Microsoft.Authorization/{kind}"))
+}
+
+/// A kind in words.
+pub(super) const fn noun(is: Is) -> &'static str {
+    match is {
+        Is::RoleDefinition => "a role definition",
+        Is::RoleAssignment => "a role assignment",
+        Is::DenyAssignment => "a deny assignment",
+        Is::Group { .. } => "a group",
+        Is::Hierarchy(Level::ManagementGroup) => "a management group",
+        Is::Hierarchy(Level::Subscription) => "a subscription",
+        Is::List => "a list",
+        Is::Template => "a template",
+        Is::Tenant => "a policy with sections",
+        Is::Schedule(_) => "a PIM schedule",
+        Is::ScheduleRequest => "a request for a PIM schedule",
+        Is::PolicyAssignment | Is::ManagementPolicy | Is::ActivationPolicy => "a policy of PIM",
+        Is::Agent => "an agent",
+        Is::Unknown => "a document of no known kind",
+    }
 }
 
 /// The kind of PIM that an id stands for; the others are told by what they hold.

@@ -2,7 +2,7 @@
 
 use super::document::{Context, Document};
 use super::{condition, ids, permissions};
-use crate::model::{Guid, PermissionBlock, Problem, RoleDefinition, Spanned};
+use crate::model::{Guid, PermissionBlock, Problem, RoleDefinition, Severity, Spanned};
 
 const DECIDING: [&str; 7] = [
     "actions",
@@ -31,6 +31,7 @@ fn parse(document: &Document<'_>, context: &mut Context) -> Result<RoleDefinitio
     let custom = custom(document, context);
     let description = document.label(&["description"], context);
     let permissions = permissions::read(document, context);
+    permissions::refuse_spaces(permissions.as_deref().unwrap_or_default(), Severity::Warning, context);
     let assignable_scopes = document.texts(&["assignableScopes"], context);
     let permissions = flat_condition(document, permissions, context);
     let Some((id, role_name)) = names else { return Err(None) };

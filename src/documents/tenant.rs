@@ -95,14 +95,16 @@ fn read_section(section: Section, tenant: &Document<'_>, value: Value<'_>, conte
         (Kind::Object, Section::Groups) => {
             value.entries().for_each(|entry| group::read_entry(tenant, entry, context));
         }
-        (Kind::Object, Section::ManagementGroups) => value
-            .entries()
-            .for_each(|entry| hierarchy::read_entry(tenant, entry, Level::ManagementGroup, context)),
-        (Kind::Object, Section::Subscriptions) => value
-            .entries()
-            .for_each(|entry| hierarchy::read_entry(tenant, entry, Level::Subscription, context)),
+        (Kind::Object, Section::ManagementGroups) => {
+            read_parents(section, Level::ManagementGroup, tenant, value, context);
+        }
+        (Kind::Object, Section::Subscriptions) => {
+            read_parents(section, Level::Subscription, tenant, value, context);
+        }
         // The output of a REST list, put in as it is.
-        (Kind::Object, _) if recognize::recognize(value) == Is::List => recognize::read(value, context),
+        (Kind::Object, _) if recognize::recognize(value) == Is::List => {
+            recognize::list(value, context, |element, context| read_element(section, element, context));
+        }
         (_, Section::Groups | Section::ManagementGroups | Section::Subscriptions) => {
             wrong_type(value, "a list or an object", context);
         }
@@ -110,14 +112,94 @@ fn read_section(section: Section, tenant: &Document<'_>, value: Value<'_>, conte
     }
 }
 
+/// The map forms of the hierarchy: names, and parents that may be objects.
+fn read_parents(
+    section: Section,
+    level: Level,
+    tenant: &Document<'_>,
+    value: Value<'_>,
+    context: &mut Context,
+) {
+    for entry in value.entries() {
+        match recognize::definite(entry.value) {
+            Some(is) if !matches!(is, Is::Hierarchy(_)) => misplaced(section, is, entry.value, context),
+            _ => hierarchy::read_entry(tenant, entry, level, context),
+        }
+    }
+}
+
+/// Whether a document that says what it is may stand in a section. What is read as what it is, or refused by its
+/// reader, may.
+const fn fits(section: Section, is: Is) -> bool {
+    match section {
+        // Its reader refuses what is none.
+        Section::DenyAssignments => true,
+        Section::RoleDefinitions => {
+            matches!(is, Is::RoleDefinition | Is::Schedule(_) | Is::PolicyAssignment | Is::ManagementPolicy)
+        }
+        Section::RoleAssignments => matches!(
+            is,
+            Is::RoleAssignment
+                | Is::Schedule(_)
+                | Is::ScheduleRequest
+                | Is::PolicyAssignment
+                | Is::ManagementPolicy
+                | Is::Agent
+        ),
+        Section::Schedules(_) => {
+            matches!(is, Is::Schedule(_) | Is::ScheduleRequest | Is::RoleAssignment)
+        }
+        Section::ScheduleRequests => matches!(is, Is::ScheduleRequest | Is::RoleAssignment),
+        Section::PolicyAssignments => matches!(is, Is::PolicyAssignment),
+        Section::ManagementPolicies => matches!(is, Is::ManagementPolicy),
+        Section::ActivationPolicies => {
+            matches!(is, Is::PolicyAssignment | Is::ManagementPolicy | Is::ActivationPolicy)
+        }
+        Section::Agents => matches!(is, Is::Agent),
+        Section::Groups => matches!(is, Is::Group { .. }),
+        Section::ManagementGroups => matches!(is, Is::Hierarchy(Level::ManagementGroup)),
+        Section::Subscriptions => matches!(is, Is::Hierarchy(Level::Subscription)),
+    }
+}
+
+/// What a section is of, in words.
+const fn holds(section: Section) -> &'static str {
+    match section {
+        Section::RoleDefinitions => "role definitions",
+        Section::RoleAssignments => "role assignments",
+        Section::DenyAssignments => "deny assignments",
+        Section::Groups => "groups",
+        Section::ManagementGroups => "management groups",
+        Section::Subscriptions => "subscriptions",
+        Section::Schedules(_) => "PIM schedules",
+        Section::ScheduleRequests => "requests for PIM schedules",
+        Section::PolicyAssignments | Section::ManagementPolicies => "policies of PIM",
+        Section::ActivationPolicies => "activation policies",
+        Section::Agents => "agents",
+    }
+}
+
+/// A deny assignment that is taken for something else, or skipped with it, would grant.
+fn misplaced(section: Section, is: Is, value: Value<'_>, context: &mut Context) {
+    let message = format!("{} in the section of {}", recognize::noun(is), holds(section));
+    context.report.at(
+        value.at(),
+        Problem::error("ContradictoryKind", message).help("put it into the section of its own kind"),
+    );
+}
+
 /// A document of a section is what the section says, unless it is known for one of another kind that must not be
 /// taken for it: an eligibility among role assignments would grant.
 fn read_element(section: Section, value: Value<'_>, context: &mut Context) {
+    if let Some(is) = recognize::definite(value).filter(|is| !fits(section, *is)) {
+        return misplaced(section, is, value, context);
+    }
     let is = match (recognize::recognize(value), section) {
+        (_, Section::DenyAssignments) => Is::DenyAssignment,
         (Is::ScheduleRequest, _) | (_, Section::ScheduleRequests) => Is::ScheduleRequest,
         (
             found @ (Is::Schedule(_) | Is::PolicyAssignment | Is::ManagementPolicy),
-            Section::RoleDefinitions | Section::RoleAssignments | Section::DenyAssignments,
+            Section::RoleDefinitions | Section::RoleAssignments,
         ) => found,
         (Is::Agent, Section::RoleAssignments) => Is::Agent,
         (_, Section::Schedules(told)) => Is::Schedule(told),
@@ -127,7 +209,6 @@ fn read_element(section: Section, value: Value<'_>, context: &mut Context) {
         (_, Section::Agents) => Is::Agent,
         (_, Section::RoleDefinitions) => Is::RoleDefinition,
         (_, Section::RoleAssignments) => Is::RoleAssignment,
-        (_, Section::DenyAssignments) => Is::DenyAssignment,
         (group @ Is::Group { .. }, Section::Groups) => group,
         (_, Section::Groups) => Is::Group { by_type: false },
         (_, Section::ManagementGroups) => {

@@ -416,10 +416,6 @@ fn leniency() {
             r#"{"contentVersion":"1","resources":[{"type":"A.B/c","copy":{"count":2},"resources":[{"type":"providers/roleAssignments","scope":"/","name":"x/Microsoft.Authorization/a","properties":{}}]}]}"#,
             "UnresolvedTemplateExpression  1:84",
         ),
-        (
-            r#"{"contentVersion":"1","resources":[{"type":"Microsoft.Resources/deployments","properties":{"templateLink":{"uri":"x"}}}]}"#,
-            "UnresolvedTemplateExpression resources[0].properties.templateLink 1:107",
-        ),
     ] {
         let text = fill(text);
         let (_, problems) = load_one("x.json", &text, Lenience::Strict);
@@ -438,6 +434,258 @@ fn an_unresolved_deny_is_refused_under_any_leniency() {
     for lenience in [Lenience::Strict, Lenience::Lenient] {
         assert!(load_one("x.json", text, lenience).1.has_errors());
     }
+}
+
+/// The codes of the errors of each text, under each leniency.
+fn refused_under_any_leniency(cases: &[(&str, &[&str])]) {
+    let mut wrong = Vec::new();
+    for (text, expected) in cases {
+        let text = fill(&text.replace("$DENY", LOOSE_DENY).replace("$BODY", DENY_BODY));
+        for lenience in [Lenience::Strict, Lenience::Lenient] {
+            let (_, problems) = load_one("x.json", &text, lenience);
+            let errors = problems.iter().filter(|problem| problem.severity == Severity::Error);
+            let codes: Vec<_> = errors.map(|problem| problem.code).collect();
+            if codes != *expected {
+                wrong.push(format!("{text}\n  wanted {expected:?}\n  got    {:?}", told(&problems)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+const DENY_BODY: &str = r#""principals":["$P"],"permissions":[{"actions":["*"]}]"#;
+const LOOSE_DENY: &str = r#"{"name":"d","scope":"$SUB",$BODY}"#;
+
+#[test]
+fn no_section_beside_another_form_is_lost() {
+    refused_under_any_leniency(&[
+        (r#"{"value":[],"denyAssignments":[$DENY]}"#, &["UnknownProperty"]),
+        (r#"{"value":[],"d1":$DENY}"#, &["UnknownProperty"]),
+        (r#"{"value":[],"VALUE":[$DENY]}"#, &["DuplicateProperty"]),
+        (r#"{"value":[],"$skipToken":"x"}"#, &["TruncatedList"]),
+        (r#"{"denyAssignments":{"value":[],"d1":$DENY}}"#, &["UnknownProperty"]),
+        (r#"{"contentVersion":"1","resources":[],"denyAssignments":[$DENY]}"#, &["UnknownProperty"]),
+        (r#"{"contentVersion":"1","resources":[],"Resources":[]}"#, &["DuplicateProperty"]),
+        (
+            r#"{"name":"a","type":"Microsoft.Authorization/roleAssignments","scope":"$SUB","roleDefinitionId":"$ROLE","principalId":"$P","denyAssignments":[$DENY]}"#,
+            &["UnknownProperty"],
+        ),
+    ]);
+    for text in [
+        r#"{"@odata.context":"x","$schema":"y","count":1,"totalCount":1,"nextLink":null,"value":[$DENY]}"#,
+        r#"{"denyAssignments":{"value":[$DENY],"Count":1}}"#,
+    ] {
+        let text = fill(&text.replace("$DENY", LOOSE_DENY).replace("$BODY", DENY_BODY));
+        assert_eq!(clean("x.json", &text).deny_assignments.len(), 1, "{text}");
+    }
+}
+
+#[test]
+fn no_deny_of_a_template_is_lost() {
+    let unresolved: &[&str] = &["UnresolvedTemplateExpression"];
+    let resource = |more: &str, properties: &str| {
+        format!(
+            r#"{{"type":"Microsoft.Authorization/denyAssignments","apiVersion":"x","name":"d"{more},"properties":{{$BODY{properties}}}}}"#
+        )
+    };
+    let scoped = r#","scope":"$SUB""#;
+    let deny = resource("", scoped);
+    let template = |resources: &str| format!(r#"{{"contentVersion":"1","resources":{resources}}}"#);
+    let deployment = |kind: &str, more: &str, properties: &str| {
+        template(&format!(r#"[{{"type":"Microsoft.Resources/{kind}"{more},"properties":{{{properties}}}}}]"#))
+    };
+    let inner = format!(r#""template":{{"resources":[{deny}]}}"#);
+    let open = r#","condition":"[parameters('x')]""#;
+    let typed = |name: &str| {
+        template(&format!("[{}]", deny.replace("Microsoft.Authorization/denyAssignments", name)))
+    };
+    let texts: Vec<(String, &[&str])> = vec![
+        (template(&format!("[{}]", resource(open, scoped))), unresolved),
+        (template(&format!("[{}]", resource(r#","copy":{"count":1}"#, scoped))), unresolved),
+        (
+            template(&format!(
+                "[{}]",
+                resource("", r#","scope":"$SUB","copy":[{"name":"excludePrincipals"}]"#)
+            )),
+            unresolved,
+        ),
+        (template(&format!("[{}]", resource("", ""))), unresolved),
+        (template(&format!("[{}]", resource("", r#","scope":"Microsoft.Storage/x/y""#))), unresolved),
+        (resource("", ""), unresolved),
+        (template("\"[parameters('r')]\""), unresolved),
+        (deployment("deployments", open, &inner), unresolved),
+        (deployment("deployments", "", r#""template":"[parameters('t')]""#), unresolved),
+        (deployment("deployments", "", r#""templateLink":{"uri":"x"}"#), unresolved),
+        (deployment("deployments", "", ""), unresolved),
+        (
+            deployment("deployments", "", r#""template":{"resources":[],"denyAssignments":[]}"#),
+            &["UnknownProperty"],
+        ),
+        (deployment("deploymentStacks", open, &inner), unresolved),
+        (deployment("deploymentStacks", "", r#""templateLink":{"uri":"x"}"#), unresolved),
+        (
+            deployment("deploymentStacks", "", r#""template":{},"denySettings":{"mode":"denyDelete"}"#),
+            unresolved,
+        ),
+        // Types that are almost right, or none.
+        (typed("Microsoft.Authorization/denyassignment"), &["UnknownResourceType"]),
+        (typed("Microsoft.Authorization/denyAssignments@2022-04-01"), &["UnknownResourceType"]),
+        (typed(" Microsoft.Authorization/denyAssignments"), &["UnknownResourceType"]),
+        (typed("denyAssignments"), &["UnknownResourceType"]),
+        (typed("Microsoft.Authorization/roleAssignment"), &["UnknownResourceType"]),
+        (typed("[variables('t')]"), unresolved),
+        (template(&format!("[{{{}}}]", &DENY_BODY)), &["MissingProperty"]),
+        // Below another resource.
+        (
+            template(&format!(
+                r#"[{{"type":"Microsoft.Authorization/roleAssignments","apiVersion":"x","name":"a","scope":"$SUB","properties":{{"roleDefinitionId":"$ROLE","principalId":"$P"}},"resources":[{}]}}]"#,
+                resource(open, scoped)
+            )),
+            unresolved,
+        ),
+        (template(&format!(r#"[{{"type":"A.B/c","condition":false,"resources":[{deny}]}}]"#)), unresolved),
+        (
+            template(&format!(r#"[{{"type":"A.B/c","existing":true,"resources":[{}]}}]"#, resource("", ""))),
+            unresolved,
+        ),
+    ];
+    let texts: Vec<_> = texts.iter().map(|(text, codes)| (text.as_str(), *codes)).collect();
+    refused_under_any_leniency(&texts);
+    for text in [
+        template(&format!("[{deny}]")),
+        deployment("deployments", "", &inner),
+        deployment("deploymentStacks", "", &format!(r#"{inner},"denySettings":{{"mode":"none"}}"#)),
+        template(&format!(r#"[{{"type":"A.B/c","resources":[{deny}]}}]"#)),
+        template(&format!(
+            r#"[{{"type":"Microsoft.Authorization/roleAssignments","apiVersion":"x","name":"a","scope":"$SUB","properties":{{"roleDefinitionId":"$ROLE","principalId":"$P"}},"resources":[{deny}]}}]"#
+        )),
+        template(&format!(
+            r#"[{deny},{{"type":"Microsoft.Authorization/policyAssignments","name":"[x]"}},{{"type":"Microsoft.Authorization/locks"}}]"#
+        )),
+    ] {
+        let text = fill(&text.replace("$BODY", DENY_BODY));
+        assert_eq!(clean("x.json", &text).deny_assignments.len(), 1, "{text}");
+    }
+}
+
+#[test]
+fn no_deny_in_another_section_is_lost() {
+    let mut texts = Vec::new();
+    for section in [
+        "roleDefinitions",
+        "roleAssignments",
+        "groups",
+        "managementGroups",
+        "subscriptions",
+        "schedules",
+        "roleAssignmentSchedules",
+        "roleAssignmentScheduleRequests",
+        "roleManagementPolicies",
+        "roleManagementPolicyAssignments",
+        "activationPolicies",
+        "agents",
+    ] {
+        texts.push(format!(r#"{{"{section}":[$DENY]}}"#));
+        texts.push(format!(
+            r#"{{"{section}":[{{"type":"Microsoft.Authorization/denyAssignments","id":"$SUB"}}]}}"#
+        ));
+    }
+    texts.push(r#"{"managementGroups":{"d1":$DENY}}"#.into());
+    texts.push(r#"{"roleAssignmentScheduleRequests":[{"value":[$DENY]}]}"#.into());
+    texts.push(r#"{"managementGroups":[{"name":"x","denyAssignments":[$DENY]}]}"#.into());
+    texts.push(r#"{"managementGroups":[{"id":"$SUB","type":"/subscriptions"}]}"#.into());
+    texts.push(
+        r#"{"groups":[{"id":"g","members":[],"type":"Microsoft.Authorization/roleDefinitions"}]}"#.into(),
+    );
+    let texts: Vec<(&str, &[&str])> =
+        texts.iter().map(|text| (text.as_str(), &["ContradictoryKind"] as &[&str])).collect();
+    refused_under_any_leniency(&texts);
+}
+
+#[test]
+fn a_deny_that_could_be_something_else_is_none() {
+    let other: &[&str] = &["ContradictoryKind"];
+    refused_under_any_leniency(&[
+        (
+            r#"{"name":"d","scope":"$SUB",$BODY,"type":"Microsoft.Authorization/roleDefinitions","roleName":"x"}"#,
+            other,
+        ),
+        (
+            r#"{"id":"$SUB/providers/Microsoft.Authorization/denyAssignments/d",$BODY,"type":"Microsoft.Authorization/roleDefinitions"}"#,
+            other,
+        ),
+        (
+            r#"{"denyAssignments":[{"name":"d","scope":"$SUB",$BODY,"id":"/providers/Microsoft.Authorization/roleAssignmentScheduleRequests/x"}]}"#,
+            other,
+        ),
+    ]);
+    for more in [
+        r#""requestType":"AdminAssign""#,
+        r#""requestType":"AdminAssign","roleDefinitionId":"$ROLE","startDateTime":"2020-01-01T00:00:00Z""#,
+        r#""startDateTime":"2020-01-01T00:00:00Z""#,
+        r#""members":[]"#,
+        r#""managedIdentity":{"principalId":"x"},"mode":"auto""#,
+        r#""policyId":"x","roleDefinitionId":"x""#,
+    ] {
+        for text in [
+            format!(r#"{{"name":"d","scope":"$SUB",$BODY,{more}}}"#),
+            format!(r#"{{"denyAssignments":[{{"name":"d","scope":"$SUB",$BODY,{more}}}]}}"#),
+        ] {
+            let text = fill(&text.replace("$BODY", DENY_BODY));
+            assert_eq!(clean("x.json", &text).deny_assignments.len(), 1, "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_deny_that_matches_nothing_is_refused() {
+    let deny = |principal: &str, block: &str| {
+        format!(
+            r#"{{"name":"d","scope":"$SUB","principals":["{principal}"],"permissions":[{{"actions":["*"]}},{block}]}}"#
+        )
+    };
+    let any = r#"{"actions":["a"]}"#;
+    let texts: Vec<(String, &[&str])> = vec![
+        (deny("x", "{}"), &["InvalidDenyAssignment"]),
+        (deny("x", r#"{"notActions":["a"]}"#), &["InvalidDenyAssignment"]),
+        (deny("x", r#"{"actions":["a/write "]}"#), &["InvalidActionOrNotAction"]),
+        (deny("$P ", any), &["InvalidPrincipalId"]),
+        (deny("All Principals", any), &["InvalidPrincipalId"]),
+        (deny("everyone", any), &["InvalidPrincipalId"]),
+        (deny("*", any), &["InvalidPrincipalId"]),
+        (r#"{"groups":{"g":[" $P"]}}"#.into(), &["InvalidPrincipalId"]),
+        (
+            r#"{"name":"a","scope":"$SUB","roleDefinitionId":"$ROLE","principalId":"$P\u00a0"}"#.into(),
+            &["InvalidPrincipalId"],
+        ),
+    ];
+    let texts: Vec<_> = texts.iter().map(|(text, codes)| (text.as_str(), *codes)).collect();
+    refused_under_any_leniency(&texts);
+    let (_, problems) = load_one("x.json", &fill(&deny("All Principals", any)), Lenience::Strict);
+    let help = problems.iter().next().unwrap().help.clone().unwrap();
+    assert!(help.contains("00000000-0000-0000-0000-000000000000"), "{help}");
+    // A role that grants less than it seems to.
+    let role = r#"{"id":"r","roleName":"R","roleType":"BuiltInRole","assignableScopes":["/"],"permissions":[{"actions":[" a/b"]}]}"#;
+    let (_, problems) = load_one("x.json", role, Lenience::Strict);
+    assert_eq!(told(&problems), ["warning InvalidActionOrNotAction permissions[0].actions[0] 1:103"]);
+}
+
+#[test]
+fn an_agent_has_one_identity() {
+    let agent = |identity: &str| {
+        format!(
+            r#"{{"type":"Microsoft.App/agents","name":"a","identity":{identity},"properties":{{"managedResourceGroups":["$SUB/resourceGroups/g"]}}}}"#
+        )
+    };
+    let texts = [
+        agent(r#"{"principalId":"$P","userAssignedIdentities":{"/x":{"principalId":"y"}}}"#),
+        agent(r#"{"userAssignedIdentities":{"/x":{"principalId":"y"},"/z":{}}}"#),
+    ];
+    refused_under_any_leniency(&[(&texts[0], &["InvalidAgent"]), (&texts[1], &["InvalidAgent"])]);
+    let text = fill(&agent(r#"{"principalId":"$P","userAssignedIdentities":{}}"#));
+    let (documents, problems) = load_one("x.json", &text, Lenience::Strict);
+    assert!(!problems.has_errors(), "{problems:?}");
+    assert_eq!(documents.agents.len(), 1);
 }
 
 #[test]
