@@ -210,6 +210,20 @@ pub(super) fn role_of(document: &Document<'_>, context: &mut Context) -> Option<
     Some(role)
 }
 
+/// Names refer to each other by what is written: one with white space around it would miss, and an end with it.
+pub(super) fn trimmed(name: &Spanned<String>, context: &mut Context) -> Option<()> {
+    if name.value.trim() == name.value {
+        return Some(());
+    }
+    context.report.at(
+        name.at,
+        Problem::error("InvalidName", format!("`{}` has white space around it", name.value))
+            .value(name.value.clone())
+            .help("take it away"),
+    );
+    None
+}
+
 /// What the documents define, and how bad it is to speak of something else (semantics, section 10, row 15).
 pub(super) struct Known<'a> {
     roles: AHashSet<&'a str>,

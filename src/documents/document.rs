@@ -7,7 +7,7 @@ use super::near;
 use super::report::Report;
 use super::tree::{Entry, Kind, Value};
 use crate::condition::Extensions;
-use crate::model::{Documents, Problem, Severity, Spanned};
+use crate::model::{Documents, Problem, Schedule, Severity, Spanned};
 
 /// What readers write to.
 #[derive(Debug, Default)]
@@ -20,6 +20,11 @@ pub(super) struct Context {
     pub(super) refused_roles: Vec<String>,
     /// Policies of PIM that are still to be put together.
     pub(super) joins: Joins,
+    /// Schedules that a lenient reader leaves out, as far as others hang on them.
+    pub(super) left_out: Vec<Schedule>,
+    /// Of activations that name the schedule and the instance of their eligibility: the latter, and which schedule of
+    /// the documents it is of.
+    pub(super) instance_links: Vec<(usize, Spanned<String>)>,
 }
 
 /// Where a document comes from.

@@ -30,6 +30,14 @@ pub(super) fn kind_of(id: &str) -> Option<&str> {
     split(id, kind).map(|_| kind)
 }
 
+/// A part of an id or resource type that speaks of a schedule of PIM, known or not.
+pub(super) fn pim_segment(text: &str) -> Option<&str> {
+    text.split('/').find(|part| {
+        let part = part.trim().to_ascii_lowercase();
+        part.starts_with("roleeligibility") || part.starts_with("roleassignmentschedule")
+    })
+}
+
 /// What stands behind the last slash.
 pub(super) fn last_segment(id: &str) -> &str {
     let id = id.trim_end_matches('/');

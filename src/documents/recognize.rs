@@ -257,7 +257,7 @@ impl<'t> Marks<'t> {
             | "startdatetime"
             | "enddatetime" => self.schedule |= !value.is_null(),
             "kind" => {
-                self.schedule_kind =
+                self.schedule_kind |=
                     value.as_str().is_some_and(|word| schedule::kind_by_word(word).is_some());
             }
             "requesttype" => self.request_type |= !value.is_null(),

@@ -2,17 +2,18 @@
 //! sections 5.2, 5.5 and 5.6). An eligibility that is taken for an active schedule would grant, so a document whose
 //! kind cannot be told, or is told in two ways, is refused.
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use jiff::Timestamp;
 
 use super::check::{self, Known, Name};
 use super::document::{Context, Document, wrong_type};
-use super::tree::{Kind, Value};
-use super::{condition, ids};
-use crate::model::{Problem, Schedule, ScheduleKind, ScheduleShape, Spanned};
+use super::recognize::{self, Is};
+use super::tree::{Entry, Kind, Value};
+use super::{Lenience, condition, ids, near};
+use crate::model::{PrincipalId, Problem, Schedule, ScheduleKind, ScheduleShape, Spanned};
 use crate::pim::{IsoDuration, Status};
 
-const DECIDING: [&str; 10] = [
+const DECIDING: [&str; 12] = [
     "principalId",
     "scope",
     "roleDefinitionId",
@@ -21,7 +22,9 @@ const DECIDING: [&str; 10] = [
     "endDateTime",
     "scheduleInfo",
     "linkedRoleEligibilityScheduleId",
+    "linkedRoleEligibilityScheduleInstanceId",
     "originRoleAssignmentId",
+    "assignmentState",
     "condition",
 ];
 
@@ -43,7 +46,9 @@ const TYPES: [(&str, Told); 4] = [
 ];
 
 /// Properties that only one kind of schedule has, and the shape that has them where it is one only.
-const TELLING: [(&str, ScheduleKind, Option<ScheduleShape>); 8] = [
+const TELLING: [(&str, ScheduleKind, Option<ScheduleShape>); 10] = [
+    ("targetRoleAssignmentScheduleId", ScheduleKind::Active, None),
+    ("targetRoleEligibilityScheduleId", ScheduleKind::Eligible, None),
     ("roleAssignmentScheduleId", ScheduleKind::Active, Some(ScheduleShape::Instance)),
     ("originRoleAssignmentId", ScheduleKind::Active, Some(ScheduleShape::Instance)),
     ("linkedRoleEligibilityScheduleInstanceId", ScheduleKind::Active, Some(ScheduleShape::Instance)),
@@ -67,7 +72,7 @@ impl Told {
 
 /// The word of our own form.
 pub(super) fn kind_by_word(word: &str) -> Option<ScheduleKind> {
-    match word.to_ascii_lowercase().as_str() {
+    match word.trim().to_ascii_lowercase().as_str() {
         "assignment" | "active" => Some(ScheduleKind::Active),
         "eligibility" | "eligible" => Some(ScheduleKind::Eligible),
         _ => None,
@@ -79,9 +84,43 @@ pub(super) fn kind_by_word(word: &str) -> Option<ScheduleKind> {
 /// Reads one and keeps it, unless something of it was reported. `section` is what the section it stands in says.
 pub(super) fn read(document: &Document<'_>, section: Option<Told>, context: &mut Context) {
     context.report.document(document.top);
-    if let Some(schedule) = parse(document, section, context) {
+    let told = tell(document, section, context);
+    if let Some(schedule) = parse(document, told, context) {
         context.documents.schedules.push(schedule);
+    } else if let Some(told) = told {
+        leave_out(document, told, context);
     }
+}
+
+/// What a lenient reader leaves out grants nothing, but what hangs on it must not stand alone: its name and the role
+/// assignment that it governs are kept.
+fn leave_out(document: &Document<'_>, told: Told, context: &mut Context) {
+    if context.lenience == Lenience::Strict {
+        return;
+    }
+    // What is wrong with these was reported.
+    let last = |names: &[&str]| {
+        names.iter().find_map(|name| {
+            let entry = document.entries().find(|entry| {
+                entry.name.eq_ignore_ascii_case(name) && !document.is_expression(entry.value)
+            })?;
+            let text = entry.value.as_str().filter(|text| !text.is_empty())?;
+            Some(Spanned::new(ids::last_segment(text).to_owned(), entry.value.at()))
+        })
+    };
+    context.left_out.push(Schedule {
+        at: document.top.at(),
+        kind: told.kind,
+        shape: told.shape,
+        name: last(&["name", "id"]).unwrap_or_default(),
+        schedule: match told.kind {
+            ScheduleKind::Active => last(&["roleAssignmentScheduleId"]),
+            ScheduleKind::Eligible => last(&["roleEligibilityScheduleId"]),
+        },
+        status: Some(Spanned::new(Status::Failed.to_string(), document.top.at())),
+        origin_role_assignment: last(&["originRoleAssignmentId"]),
+        ..Schedule::default()
+    });
 }
 
 /// A request is history: what came of it is in the schedules.
@@ -94,9 +133,9 @@ pub(super) fn request(value: Value<'_>, context: &mut Context) {
     );
 }
 
-fn parse(document: &Document<'_>, section: Option<Told>, context: &mut Context) -> Option<Schedule> {
+fn parse(document: &Document<'_>, told: Option<Told>, context: &mut Context) -> Option<Schedule> {
     document.refuse_near_misses(&DECIDING, context);
-    let told = tell(document, section, context);
+    refuse_unread(document, context);
     let type_name = told.map_or("roleAssignmentSchedules", Told::name);
     let place = ids::place(document, type_name, &["id"], &["name"], context);
     let role = check::role_of(document, context);
@@ -112,8 +151,9 @@ fn parse(document: &Document<'_>, section: Option<Told>, context: &mut Context) 
     let window = window(document, context);
     let condition = condition::read(document, context);
     let mut name_of = |names: &[&str]| -> Result<Option<Spanned<String>>, ()> {
-        let id = document.optional_text(names, context)?;
-        Ok(id.map(|id| Spanned::new(ids::last_segment(&id.value).to_owned(), id.at)))
+        let Some(id) = document.optional_text(names, context)? else { return Ok(None) };
+        check::trimmed(&id, context).ok_or(())?;
+        Ok(Some(Spanned::new(ids::last_segment(&id.value).to_owned(), id.at)))
     };
     let schedule = match told.map(|told| told.kind) {
         Some(ScheduleKind::Eligible) => name_of(&["roleEligibilityScheduleId"]),
@@ -123,22 +163,29 @@ fn parse(document: &Document<'_>, section: Option<Told>, context: &mut Context) 
     let linked_instance = name_of(&["linkedRoleEligibilityScheduleInstanceId"]);
     let origin = name_of(&["originRoleAssignmentId"]);
     let (told, place, (start, end)) = (told?, place?, window.ok()?);
+    check::trimmed(&place.name, context)?;
+    let (linked, linked_instance) = (linked.ok()?, linked_instance.ok()?);
+    let (schedule, origin, condition, status) = (schedule.ok()?, origin.ok()?, condition.ok()?, status.ok()?);
+    let (role, principal) = (role?, principal?);
+    if let (Some(_), Some(instance)) = (&linked, &linked_instance) {
+        context.instance_links.push((context.documents.schedules.len(), instance.clone()));
+    }
     Some(Schedule {
         at: document.top.at(),
         kind: told.kind,
         shape: told.shape,
         name: place.name,
-        schedule: schedule.ok()?,
+        schedule,
         scope: place.scope,
-        role_definition_id: role?,
-        principal_id: principal?,
+        role_definition_id: role,
+        principal_id: principal,
         principal_type,
-        status: status.ok()?,
+        status,
         start,
         end,
-        linked_eligibility: linked.ok()?.or(linked_instance.ok()?),
-        origin_role_assignment: origin.ok()?,
-        condition: condition.ok()?,
+        linked_eligibility: linked.or(linked_instance),
+        origin_role_assignment: origin,
+        condition,
     })
 }
 
@@ -148,15 +195,21 @@ fn tell(document: &Document<'_>, section: Option<Told>, context: &mut Context) -
     let text = |name: &str| document.top.get(name).and_then(|value| value.as_str());
     let by_type = text("type").and_then(|name| Told::by_name(ids::last_segment(name)));
     let by_id = text("id").and_then(ids::kind_of).and_then(Told::by_name);
+    let mut unknown = by_type.is_none() && refuse_other_type(document, context);
+    unknown |= by_id.is_none() && refuse_other_id(document, context);
+    if unknown {
+        return None;
+    }
     for (name, told) in [("the section", section), ("`type`", by_type), ("`id`", by_id)] {
         evidence.extend(told.map(|told| (name.to_owned(), told.kind, Some(told.shape))));
     }
-    if let Some(value) = document.find(&["kind"], context) {
+    for name in ["kind", "assignmentState"] {
+        let Some(value) = document.find(&[name], context) else { continue };
         let word = document.text_of(value, context)?;
         match kind_by_word(&word.value) {
-            Some(kind) => evidence.push(("`kind`".to_owned(), kind, None)),
+            Some(kind) => evidence.push((format!("`{name}`"), kind, None)),
             // A document of Azure may have a kind of its own.
-            None if !evidence.is_empty() => {}
+            None if name == "kind" && !evidence.is_empty() && !speaks_of_eligibility(&word.value) => {}
             None => {
                 context.report.value(
                     value,
@@ -228,61 +281,72 @@ fn status(document: &Document<'_>, context: &mut Context) -> Result<Option<Spann
 
 type Window = (Option<Spanned<Timestamp>>, Option<Spanned<Timestamp>>);
 
-/// Start and end, written flat or in `scheduleInfo`. Where both say something, the narrower window holds.
+/// Start and end, written flat or in `scheduleInfo`, in the words of REST or of PowerShell. Where several say
+/// something, the narrowest window holds.
 fn window(document: &Document<'_>, context: &mut Context) -> Result<Window, ()> {
-    let start = time(document, "startDateTime", context);
-    let end = time(document, "endDateTime", context);
-    let Some(info) = document.find(&["scheduleInfo"], context) else { return Ok((start?, end?)) };
-    let info = Document::part(info, document.origin, context).ok_or(())?;
-    info.refuse_near_misses(&["startDateTime", "expiration"], context);
-    let info_start = time(&info, "startDateTime", context);
-    let start = start?.into_iter().chain(info_start?).max_by_key(|start| start.value);
-    let Some(expiration) = info.find(&["expiration"], context) else { return Ok((start, end?)) };
-    let expiration = Document::part(expiration, document.origin, context).ok_or(())?;
-    expiration.refuse_near_misses(&["duration", "endDateTime"], context);
-    let expires = expires(&expiration, start.as_ref().map(|start| start.value), context)?;
-    Ok((start, end?.into_iter().chain(expires).min_by_key(|end| end.value)))
+    let mut starts = Vec::new();
+    starts.extend(time(document, "startDateTime", context)?);
+    starts.extend(time(document, "scheduleInfoStartDateTime", context)?);
+    let mut levels = vec![(*document, ["", "endDateTime", "duration"])];
+    levels.push((*document, ["expirationType", "expirationEndDateTime", "expirationDuration"]));
+    let flat = ["type", "endDateTime", "duration"];
+    let mut holders = vec![*document];
+    if let Some(info) = document.find(&["scheduleInfo"], context) {
+        let info = Document::part(info, document.origin, context).ok_or(())?;
+        refuse_others(&info, &["startDateTime", "expiration", "type", "endDateTime", "duration"], context)?;
+        starts.extend(time(&info, "startDateTime", context)?);
+        levels.push((info, flat));
+        holders.push(info);
+    }
+    for holder in holders {
+        if let Some(expiration) = holder.find(&["expiration"], context) {
+            let expiration = Document::part(expiration, document.origin, context).ok_or(())?;
+            refuse_others(&expiration, &flat, context)?;
+            levels.push((expiration, flat));
+        }
+    }
+    let first = starts.iter().map(|start| start.value).min();
+    let mut ends = Vec::new();
+    for (level, names) in &levels {
+        ends.extend(expires(level, names, first, context)?);
+    }
+    let start = starts.into_iter().max_by_key(|start| start.value);
+    Ok((start, ends.into_iter().min_by_key(|end| end.value)))
 }
 
-/// `scheduleInfo.expiration` (semantics, section 5.4).
+/// Every end that one expiration gives (semantics, section 5.4), by the names of its type, end and duration. What the
+/// type asks for must be there; what else is there narrows it.
 fn expires(
     expiration: &Document<'_>,
+    [type_name, end_name, duration_name]: &[&str; 3],
     start: Option<Timestamp>,
     context: &mut Context,
-) -> Result<Option<Spanned<Timestamp>>, ()> {
-    let end = time(expiration, "endDateTime", context)?;
-    let duration = expiration.optional_text(&["duration"], context)?;
-    let kind = match expiration.find(&["type"], context) {
-        Some(value) => Some((value, expiration.text_of(value, context).ok_or(())?)),
-        None => None,
-    };
-    let (by_end, by_duration) = match &kind {
-        None => (end.is_some(), end.is_none() && duration.is_some()),
-        Some((_, word)) if word.value.eq_ignore_ascii_case("AfterDateTime") => (true, false),
-        Some((_, word)) if word.value.eq_ignore_ascii_case("AfterDuration") => (false, true),
-        Some((_, word)) if word.value.eq_ignore_ascii_case("NoExpiration") => (false, false),
-        Some((value, word)) => {
-            context.report.value(
-                *value,
-                Problem::error("InvalidSchedule", format!("`{}` is no type of expiration", word.value))
-                    .help("wanted `AfterDuration`, `AfterDateTime` or `NoExpiration`"),
-            );
+) -> Result<Vec<Spanned<Timestamp>>, ()> {
+    let end = time(expiration, end_name, context)?;
+    let duration = expiration.optional_text(&[*duration_name], context)?;
+    if let Some(value) = expiration.find(&[*type_name], context) {
+        let word = expiration.text_of(value, context).ok_or(())?;
+        let is = |known: &str| word.value.eq_ignore_ascii_case(known);
+        let missing = match () {
+            () if is("AfterDateTime") => end.is_none().then_some(*end_name),
+            () if is("AfterDuration") => duration.is_none().then_some(*duration_name),
+            () if is("NoExpiration") => None,
+            () => {
+                context.report.value(
+                    value,
+                    Problem::error("InvalidSchedule", format!("`{}` is no type of expiration", word.value))
+                        .help("wanted `AfterDuration`, `AfterDateTime` or `NoExpiration`"),
+                );
+                return Err(());
+            }
+        };
+        if let Some(missing) = missing {
+            expiration.missing(&[missing], context);
             return Err(());
         }
-    };
-    if by_end {
-        if end.is_none() {
-            expiration.missing(&["endDateTime"], context);
-        }
-        return end.map(Some).ok_or(());
     }
-    if !by_duration {
-        return Ok(None);
-    }
-    let Some(duration) = duration else {
-        expiration.missing(&["duration"], context);
-        return Err(());
-    };
+    let mut ends = Vec::from_iter(end);
+    let Some(duration) = duration else { return Ok(ends) };
     let problem = |message: String| Problem::error("InvalidSchedule", message).value(duration.value.clone());
     let length = match IsoDuration::parse(&duration.value) {
         Ok(length) => length,
@@ -297,7 +361,116 @@ fn expires(
         return Err(());
     };
     // Beyond what can be represented is as good as never.
-    Ok(length.after(start).map(|end| Spanned::new(end, duration.at)))
+    ends.extend(length.after(start).map(|end| Spanned::new(end, duration.at)));
+    Ok(ends)
+}
+
+/// What a window is written in, at the top of a schedule.
+const OF_A_WINDOW: [&str; 9] = [
+    "startDateTime",
+    "endDateTime",
+    "scheduleInfo",
+    "scheduleInfoStartDateTime",
+    "expiration",
+    "duration",
+    "expirationType",
+    "expirationEndDateTime",
+    "expirationDuration",
+];
+
+/// A start, an end or a link that is not understood would be lost, and the schedule would grant for longer.
+fn refuse_unread(document: &Document<'_>, context: &mut Context) {
+    let known = ["linkedRoleEligibilityScheduleId", "linkedRoleEligibilityScheduleInstanceId"];
+    for entry in document.entries() {
+        let is = |names: &[&str]| names.iter().any(|name| entry.name.eq_ignore_ascii_case(name));
+        let told = DECIDING.iter().any(|name| near::is_near(entry.name, name));
+        if entry.value.is_null() || told || near::is_known(entry.name) || is(&OF_A_WINDOW) || is(&known) {
+            continue;
+        }
+        let name = folded(entry.name);
+        let contains = ["end", "expir", "duration", "until", "validto"];
+        let begins = ["start", "scheduleinfo", "linked"];
+        if contains.iter().any(|word| name.contains(word)) || begins.iter().any(|word| name.starts_with(word))
+        {
+            unread(
+                entry,
+                "a schedule has its window in `startDateTime` and `endDateTime` or in `scheduleInfo`, and \
+                 the link of an activation in `linkedRoleEligibilityScheduleId`",
+                context,
+            );
+        }
+    }
+}
+
+/// Only these may stand here, and what is null says nothing.
+fn refuse_others(part: &Document<'_>, known: &[&str], context: &mut Context) -> Result<(), ()> {
+    let mut result = Ok(());
+    for entry in part.entries() {
+        let is = |name: &&str| entry.name.eq_ignore_ascii_case(name);
+        if entry.value.is_null() || known.iter().any(is) || is(&"@odata.type") {
+            continue;
+        }
+        let known: Vec<_> = known.iter().map(|name| format!("`{name}`")).collect();
+        unread(entry, &format!("wanted {}", known.join(", ")), context);
+        result = Err(());
+    }
+    result
+}
+
+fn unread(entry: Entry<'_>, help: &str, context: &mut Context) {
+    context.report.at(
+        entry.key.at(),
+        Problem::error("UnknownProperty", format!("`{}` is no property", entry.name))
+            .value(entry.name)
+            .help(help),
+    );
+}
+
+/// Without what sets words apart in other spellings.
+pub(super) fn folded(name: &str) -> String {
+    name.chars().filter(|letter| letter.is_alphanumeric()).map(|letter| letter.to_ascii_lowercase()).collect()
+}
+
+/// A word that speaks of eligibilities.
+pub(super) fn speaks_of_eligibility(text: &str) -> bool {
+    text.to_ascii_lowercase().contains("eligib")
+}
+
+/// A `type` that is not one of a schedule. That of role assignments is: PIM's own tools write it.
+fn refuse_other_type(document: &Document<'_>, context: &mut Context) -> bool {
+    let Some(value) = document.top.get("type").filter(|value| !value.is_null()) else { return false };
+    let Some(text) = value.as_str() else {
+        wrong_type(value, "a string", context);
+        return true;
+    };
+    if text.is_empty() || recognize::by_type(text) == Some(Is::RoleAssignment) {
+        return false;
+    }
+    context.report.value(
+        value,
+        Problem::error("ContradictoryKind", format!("`{text}` is no type of schedule")).help(
+            "wanted `Microsoft.Authorization/roleAssignmentSchedules`, `…/roleEligibilitySchedules` or an instance \
+             of one",
+        ),
+    );
+    true
+}
+
+/// An `id` of something that is no schedule.
+fn refuse_other_id(document: &Document<'_>, context: &mut Context) -> bool {
+    let Some(value) = document.top.get("id") else { return false };
+    let Some(text) = value.as_str() else { return false };
+    let other = ids::kind_of(text).filter(|kind| !kind.eq_ignore_ascii_case("roleAssignments"));
+    let Some(other) = other.or_else(|| ids::pim_segment(text)) else { return false };
+    context.report.value(
+        value,
+        Problem::error(
+            "ContradictoryKind",
+            format!("the id is of `{other}`, and that is no kind of schedule"),
+        )
+        .help("wanted `roleAssignmentSchedules`, `roleEligibilitySchedules` or an instance of one"),
+    );
+    true
 }
 
 fn time(
@@ -340,16 +513,19 @@ fn instant(text: &str) -> Option<Timestamp> {
 
 /// Names, roles, scopes, windows, and the eligibilities that activations were made from.
 pub(super) fn check(context: &mut Context) {
-    let Context { lenience, report, documents, refused_roles, .. } = context;
+    instance_links(context);
+    let Context { lenience, report, documents, refused_roles, left_out, .. } = context;
     let known = Known::new(&documents.role_definitions, refused_roles, *lenience);
     let all = &documents.schedules;
-    let mut out = vec![false; all.len()];
+    // Those that are there twice, and those that cannot grant.
+    let mut twice = vec![false; all.len()];
+    let mut failed = vec![false; all.len()];
     let mut by_name: AHashMap<(ScheduleKind, ScheduleShape, Name<'_>), &Schedule> =
         AHashMap::with_capacity(all.len());
-    for (schedule, out) in all.iter().zip(&mut out) {
+    for ((schedule, twice), failed) in all.iter().zip(&mut twice).zip(&mut failed) {
         let key = (schedule.kind, schedule.shape, Name(&schedule.name.value));
         if let Some(first) = by_name.get(&key) {
-            *out = true;
+            *twice = true;
             if !same(first, schedule) {
                 report.against(
                     schedule.name.at,
@@ -365,8 +541,9 @@ pub(super) fn check(context: &mut Context) {
             continue;
         }
         by_name.insert(key, schedule);
-        *out |= !known.scope(&schedule.scope, report);
-        *out |= !known.role(&schedule.role_definition_id, "without it the schedule grants nothing", report);
+        *failed |= !known.scope(&schedule.scope, report);
+        *failed |=
+            !known.role(&schedule.role_definition_id, "without it the schedule grants nothing", report);
         if let (Some(start), Some(end)) = (&schedule.start, &schedule.end)
             && end.value <= start.value
         {
@@ -381,18 +558,17 @@ pub(super) fn check(context: &mut Context) {
             );
         }
     }
-    let mut eligible: ahash::AHashSet<Name<'_>> = ahash::AHashSet::new();
-    for (schedule, _) in all.iter().zip(&out).filter(|(_, out)| !**out) {
-        if schedule.kind == ScheduleKind::Eligible {
-            eligible.insert(Name(&schedule.name.value));
-            eligible.extend(schedule.schedule.as_ref().map(|name| Name(&name.value)));
-        }
-    }
-    for (schedule, _) in all.iter().zip(&out).filter(|(_, out)| !**out) {
+    left_out.retain(|schedule| {
+        !schedule.name.value.is_empty()
+            && !by_name.contains_key(&(schedule.kind, schedule.shape, Name(&schedule.name.value)))
+            || schedule.origin_role_assignment.is_some()
+    });
+    let eligible = eligible(all.iter().chain(left_out.iter()));
+    for (schedule, _) in all.iter().zip(&failed).filter(|(_, failed)| !**failed) {
         if let Some(linked) = &schedule.linked_eligibility
             && schedule.kind == ScheduleKind::Active
             && schedule.is_provisioned()
-            && !eligible.contains(&Name(&linked.value))
+            && !eligible.contains(&key(&linked.value))
         {
             report.at(
                 linked.at,
@@ -408,7 +584,40 @@ pub(super) fn check(context: &mut Context) {
             );
         }
     }
-    check::take_out(&mut documents.schedules, &out);
+    // One that grants nothing still ends what hangs on it: the activations of an eligibility, and the role assignment
+    // that an active schedule governs.
+    for (schedule, _) in documents.schedules.iter_mut().zip(&failed).filter(|(_, failed)| **failed) {
+        schedule.status = Some(Spanned::new(Status::Failed.to_string(), schedule.at));
+    }
+    check::take_out(&mut documents.schedules, &twice);
+    documents.schedules.append(left_out);
+}
+
+/// An activation may name the schedule and the instance of its eligibility: the one that is in the documents counts.
+fn instance_links(context: &mut Context) {
+    let Context { documents, instance_links, left_out, .. } = context;
+    let eligible = eligible(documents.schedules.iter().chain(left_out.iter()));
+    for (index, instance) in instance_links.drain(..) {
+        if let Some(schedule) = documents.schedules.get_mut(index)
+            && let Some(linked) = &mut schedule.linked_eligibility
+            && !eligible.contains(&key(&linked.value))
+            && eligible.contains(&key(&instance.value))
+        {
+            *linked = instance;
+        }
+    }
+}
+
+/// What links to eligibilities may say.
+fn eligible<'a>(schedules: impl Iterator<Item = &'a Schedule>) -> AHashSet<String> {
+    let eligible = schedules.filter(|schedule| schedule.kind == ScheduleKind::Eligible);
+    let names = eligible.flat_map(|schedule| std::iter::once(&schedule.name).chain(&schedule.schedule));
+    names.map(|name| key(&name.value)).collect()
+}
+
+/// Names refer to each other in any letter case and any spelling of a GUID.
+fn key(name: &str) -> String {
+    PrincipalId::new(name).to_string().to_ascii_lowercase()
 }
 
 fn same(one: &Schedule, other: &Schedule) -> bool {
