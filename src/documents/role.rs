@@ -31,7 +31,10 @@ fn parse(document: &Document<'_>, context: &mut Context) -> Result<RoleDefinitio
     let custom = custom(document, context);
     let description = document.label(&["description"], context);
     let permissions = permissions::read(document, context);
-    permissions::refuse_spaces(permissions.as_deref().unwrap_or_default(), Severity::Warning, context);
+    // Azure publishes built-in roles with such actions, and nobody but Azure can correct those.
+    if custom {
+        permissions::refuse_spaces(permissions.as_deref().unwrap_or_default(), Severity::Warning, context);
+    }
     let assignable_scopes = document.texts(&["assignableScopes"], context);
     let permissions = flat_condition(document, permissions, context);
     let Some((id, role_name)) = names else { return Err(None) };
