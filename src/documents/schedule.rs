@@ -285,7 +285,11 @@ type Window = (Option<Spanned<Timestamp>>, Option<Spanned<Timestamp>>);
 /// something, the narrowest window holds.
 fn window(document: &Document<'_>, context: &mut Context) -> Result<Window, ()> {
     let mut starts = Vec::new();
-    starts.extend(time(document, "startDateTime", context)?);
+    let Ok(start) = time(document, "startDateTime", context) else {
+        // All problems at once.
+        return time(document, "endDateTime", context).and(Err(()));
+    };
+    starts.extend(start);
     starts.extend(time(document, "scheduleInfoStartDateTime", context)?);
     let mut levels = vec![(*document, ["", "endDateTime", "duration"])];
     levels.push((*document, ["expirationType", "expirationEndDateTime", "expirationDuration"]));

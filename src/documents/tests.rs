@@ -424,7 +424,8 @@ fn leniency() {
         assert_eq!(told(&problems), [format!("warning {expected}")]);
         assert!(!problems.has_errors());
         assert!(documents.role_assignments.is_empty(), "{text}");
-        assert!(documents.schedules.is_empty() && documents.activation_policies.is_empty(), "{text}");
+        assert!(documents.schedules.iter().all(|schedule| !schedule.is_provisioned()), "{text}");
+        assert!(documents.activation_policies.is_empty(), "{text}");
     }
 }
 
@@ -1288,6 +1289,188 @@ fn an_unknown_status_names_those_that_are_known() {
     let help = problems.iter().next().unwrap().help.clone().unwrap();
     assert_eq!(help.matches('`').count(), 44, "{help}");
     assert!(help.contains("`Provisioned`"));
+}
+
+fn schedule_with(more: &str) -> String {
+    fill(&format!(
+        r#"{{"schedules":[{{"name":"s","kind":"active","scope":"$SUB","roleDefinitionId":"$ROLE","principalId":"$P",{more}}}]}}"#
+    ))
+}
+
+#[test]
+fn an_end_counts_wherever_it_is_written() {
+    let start = r#""startDateTime":"2020-01-01T00:00:00Z""#;
+    let (early, late) = ("2020-01-01T08:00:00Z", "2021-01-01T00:00:00Z");
+    for (more, end) in [
+        (format!(r#""scheduleInfo":{{{start},"endDateTime":"{early}"}}"#), early),
+        (format!(r#""scheduleInfo":{{{start},"duration":"PT8H"}}"#), early),
+        (format!(r#""scheduleInfo":{{{start},"type":"AfterDuration","duration":"PT8H"}}"#), early),
+        (
+            format!(r#""scheduleInfo":{{"@odata.type":"x","recurrence":null,{start}}},"duration":"PT8H""#),
+            early,
+        ),
+        (format!(r#"{start},"expiration":{{"type":"AfterDateTime","endDateTime":"{early}"}}"#), early),
+        (format!(r#"{start},"duration":"PT8H""#), early),
+        (format!(r#"{start},"ExpirationEndDateTime":"{early}","ExpirationType":"AfterDateTime""#), early),
+        (
+            r#""ScheduleInfoStartDateTime":"2020-01-01T00:00:00Z","ExpirationDuration":"PT8H""#.to_owned(),
+            early,
+        ),
+        // Of contradicting ends the first.
+        (
+            format!(
+                r#""scheduleInfo":{{{start},"expiration":{{"type":"NoExpiration","endDateTime":"{early}"}}}}"#
+            ),
+            early,
+        ),
+        (
+            format!(r#""scheduleInfo":{{{start},"expiration":{{"type":"NoExpiration","duration":"PT8H"}}}}"#),
+            early,
+        ),
+        (
+            format!(
+                r#""scheduleInfo":{{{start},"expiration":{{"type":"AfterDuration","duration":"P9Y","endDateTime":"{early}"}}}}"#
+            ),
+            early,
+        ),
+        (
+            format!(
+                r#""scheduleInfo":{{{start},"expiration":{{"type":"AfterDateTime","duration":"PT8H","endDateTime":"{late}"}}}}"#
+            ),
+            early,
+        ),
+        (
+            format!(
+                r#""endDateTime":"{late}","scheduleInfo":{{{start},"expiration":{{"endDateTime":"{late}","duration":"PT8H"}}}}"#
+            ),
+            early,
+        ),
+    ] {
+        let documents = clean("x.json", &schedule_with(&more));
+        let read = documents.schedules[0].end.as_ref().map(|end| end.value.to_string());
+        assert_eq!(read.as_deref(), Some(end), "{more}");
+    }
+}
+
+#[test]
+fn what_reads_like_an_end_or_a_link_is_never_skipped() {
+    for (more, expected) in [
+        (r#""scheduleInfo":{"end":"x"}"#, "UnknownProperty"),
+        (r#""scheduleInfo":{"expiration":{"until":"x"}}"#, "UnknownProperty"),
+        (r#""expiration":{"end":"x"}"#, "UnknownProperty"),
+        (r#""end_date":"x""#, "UnknownProperty"),
+        (r#""expiresOn":"x""#, "UnknownProperty"),
+        (r#""maximumDuration":"PT1H""#, "UnknownProperty"),
+        (r#""expirationType":"AfterDateTime""#, "MissingProperty"),
+        (r#""linkedEligibilityScheduleId":"e""#, "UnknownProperty"),
+        (r#""linkedRoleEligibilityScheduleId":" e""#, "InvalidName"),
+        (r#""originRoleAssignmentId":"e ""#, "InvalidName"),
+        (r#""targetRoleEligibilityScheduleId":"e""#, "ContradictoryKind"),
+        (r#""assignmentState":"Eligible""#, "ContradictoryKind"),
+        (r#""type":"Microsoft.Authorization/roleEligibilitySchedule""#, "ContradictoryKind"),
+        (r#""type":"Microsoft.Authorization/roleDefinitions""#, "ContradictoryKind"),
+        (r#""id":"$SUB/providers/Microsoft.Authorization/roleEligibilitySchedule/s""#, "ContradictoryKind"),
+    ] {
+        let (_, problems) = load_one("x.json", &schedule_with(&fill(more)), Lenience::Lenient);
+        assert!(problems.has_errors(), "{more}");
+        assert!(told(&problems)[0].starts_with(expected), "{more} {problems:#?}");
+    }
+}
+
+#[test]
+fn a_schedule_is_never_taken_for_a_role_assignment() {
+    for more in [
+        r#""endDateTme":"2020-01-01T00:00:00Z""#,
+        r#""expiration":{"endDateTime":"2020-01-01T00:00:00Z"}"#,
+        r#""endDate":"2020-01-01""#,
+        r#""end_date_time":"x""#,
+        r#""duration":"PT8H""#,
+        r#""status":"Revoked""#,
+        r#""status":"PendingApproval""#,
+        r#""kind":"EligibleAssignment""#,
+        r#""assignmentState":"Eligible""#,
+        r#""linkedEligibleRoleAssignmentId":"e""#,
+        r#""type":"Microsoft.Authorization/roleDefinitions","endDateTime":"2020-01-01T00:00:00Z""#,
+        r#""type":"Microsoft.Authorization/denyAssignments","endDateTime":"2020-01-01T00:00:00Z""#,
+        r#""type":"Microsoft.Authorization/roleEligibilityScheduleInstance""#,
+        r#""type":"Microsoft.PIM/roleEligibility""#,
+        r#""id":"$SUB/providers/Microsoft.Authorization/roleEligibilitySchedule/a""#,
+    ] {
+        let text = format!(
+            r#"{{"roleAssignments":[{{"name":"a","scope":"$SUB","roleDefinitionId":"$ROLE","principalId":"$P",{more}}}]}}"#
+        );
+        let (_, problems) = load_one("x.json", &fill(&text), Lenience::Lenient);
+        assert!(
+            told(&problems).iter().any(|told| told.starts_with("ContradictoryKind")),
+            "{more} {problems:#?}"
+        );
+    }
+    let text = |more: &str| {
+        fill(&format!(
+            r#"{{"roleAssignments":[{{"name":"a","scope":"$SUB","roleDefinitionId":"$ROLE","principalId":"$P",{more}}}]}}"#
+        ))
+    };
+    let eligible = clean("x.json", &text(r#""kind":"eligible ""#));
+    assert!(eligible.role_assignments.is_empty() && eligible.schedules.len() == 1);
+    for more in [r#""status":"Provisioned""#, r#""status":null,"endDate":null"#, r#""kind":"roleAssignment""#]
+    {
+        assert_eq!(clean("x.json", &text(more)).role_assignments.len(), 1, "{more}");
+    }
+}
+
+#[test]
+fn the_link_that_is_in_the_documents_counts() {
+    let whose = r#""scope":"$SUB","roleDefinitionId":"$ROLE","principalId":"$P""#;
+    for (eligibility, linked) in [("e", "e"), ("i", "i"), ("I", "i")] {
+        let documents = clean(
+            "x.json",
+            &fill(&format!(
+                r#"{{"schedules":[{{"name":"s","kind":"active",{whose},"linkedRoleEligibilityScheduleId":"e","linkedRoleEligibilityScheduleInstanceId":"i"}},{{"name":"{eligibility}","kind":"eligible",{whose}}}]}}"#
+            )),
+        );
+        assert_eq!(documents.schedules[0].linked_eligibility.as_ref().unwrap().value, linked);
+    }
+}
+
+/// What is left out grants nothing, and nothing that hangs on it stands alone.
+#[test]
+fn a_schedule_that_is_left_out_ends_what_hangs_on_it() {
+    let place = r#""scope":"$SUB","principalId":"$P""#;
+    let active = format!(
+        r#"{{"name":"s","kind":"active",{place},"roleDefinitionId":"$ROLE","linkedRoleEligibilityScheduleId":"e"}}"#
+    );
+    let resource = |kind: &str, more: &str| {
+        format!(
+            r#"{{"type":"Microsoft.Authorization/{kind}","apiVersion":"x","name":"e","properties":{{"scope":"[x]","principalId":"$P","roleDefinitionId":"$ROLE"{more}}}}}"#
+        )
+    };
+    for other in [
+        format!(r#"{{"name":"e","kind":"eligible",{place},"roleDefinitionId":"nope"}}"#),
+        r#"{"name":"e","kind":"eligible","scope":"/nonsense","principalId":"$P","roleDefinitionId":"$ROLE"}"#
+            .to_owned(),
+        resource("roleEligibilitySchedules", ""),
+    ] {
+        let (documents, problems) =
+            load_one("x.json", &fill(&format!("[{active},{other}]")), Lenience::Lenient);
+        assert_eq!(told(&problems).len(), 1, "{problems:#?}");
+        assert!(!problems.has_errors());
+        let eligibility = &documents.schedules[1];
+        assert_eq!(eligibility.name.value, "e");
+        assert!(eligibility.kind == crate::model::ScheduleKind::Eligible && !eligibility.is_provisioned());
+        assert!(crate::policy::Policy::compile(&documents, crate::policy::CompileOptions::default()).is_ok());
+    }
+    for other in [
+        format!(
+            r#"{{"name":"e","kind":"active",{place},"roleDefinitionId":"nope","originRoleAssignmentId":"/x/a"}}"#
+        ),
+        resource("roleAssignmentScheduleInstances", r#","originRoleAssignmentId":"/x/a""#),
+    ] {
+        let (documents, problems) = load_one("x.json", &fill(&other), Lenience::Lenient);
+        assert!(!problems.has_errors());
+        let governing = &documents.schedules[0];
+        assert_eq!(governing.origin_role_assignment.as_ref().unwrap().value, "a");
+        assert!(!governing.is_provisioned());
+    }
 }
 
 // === policies of PIM ===
