@@ -250,6 +250,9 @@ fn deployed(value: Value<'_>, above: Above) -> Option<Above> {
 fn open_question(is: Is, message: &str, context: &Context) -> Problem {
     match is {
         Is::DenyAssignment => unresolved_deny(message),
+        // What hangs on a schedule (an activation, the assignment that it governs) would stand alone without it.
+        Is::Schedule(_) => Problem::error("UnresolvedTemplateExpression", message)
+            .help("export the schedules that are deployed and take this out, or write the value itself"),
         _ => unresolved_problem(message, context),
     }
 }

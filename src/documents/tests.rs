@@ -482,6 +482,20 @@ fn no_section_beside_another_form_is_lost() {
 }
 
 #[test]
+fn no_schedule_of_a_template_is_lost() {
+    for more in
+        [r#","condition":"[parameters('x')]","scope":"$SUB""#, r#","copy":{"count":1},"scope":"$SUB""#, ""]
+    {
+        let text = fill(&format!(
+            r#"{{"contentVersion":"1","resources":[{{"type":"Microsoft.Authorization/roleEligibilitySchedules",
+"apiVersion":"x","name":"e"{more},"properties":{{"roleDefinitionId":"$ROLE","principalId":"p"}}}}]}}"#
+        ));
+        let (_, problems) = load_texts(vec![("x.json".into(), text.clone().into_bytes())], Lenience::Lenient);
+        assert!(problems.has_errors(), "{text}");
+    }
+}
+
+#[test]
 fn no_deny_of_a_template_is_lost() {
     let unresolved: &[&str] = &["UnresolvedTemplateExpression"];
     let resource = |more: &str, properties: &str| {
