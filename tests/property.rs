@@ -1303,7 +1303,7 @@ fn draws_are_varied() {
     assert!(cautious * 20 < counts["until it changes"], "too cautious: {cautious} times");
     assert_eq!(counts.len(), 12);
     for (kind, count) in &counts {
-        assert!(count * 100 > all, "{kind}: {count} of {all}");
+        assert!(count * 200 > all, "{kind}: {count} of {all}");
     }
 
     let drawn = (condition(), ask());
