@@ -107,20 +107,19 @@ fn refuse_other_kinds(document: &Document<'_>, context: &mut Context) {
     }
 }
 
-/// Blocks and actions that match nothing would be a deny that never denies.
+/// Actions that match nothing would be a deny that never denies. An entry that names none says so openly: it is told
+/// and evaluated, and hits nothing.
 fn can_match(blocks: &[PermissionBlock], context: &mut Context) -> bool {
-    let mut fine = true;
     for block in blocks {
         if block.actions.is_empty() && block.data_actions.is_empty() {
-            fine = false;
-            let problem = Problem::error(
+            let problem = Problem::warning(
                 "InvalidDenyAssignment",
                 "an entry of `permissions` without `actions` and `dataActions` denies nothing",
             );
             context.report.at(block.at, problem);
         }
     }
-    permissions::refuse_spaces(blocks, Severity::Error, context) && fine
+    permissions::refuse_spaces(blocks, Severity::Error, context)
 }
 
 /// `{id, type}`, PowerShell's `{ObjectId, ObjectType}`, or the bare id.
