@@ -681,7 +681,7 @@ fn schedules() -> impl Strategy<Value = Vec<Schedule>> {
         window => window,
     });
     let schedule = (
-        any::<bool>(),
+        prop::bool::weighted(0.4),
         place,
         window,
         status,
@@ -1303,7 +1303,7 @@ fn draws_are_varied() {
     assert!(cautious * 20 < counts["until it changes"], "too cautious: {cautious} times");
     assert_eq!(counts.len(), 12);
     for (kind, count) in &counts {
-        assert!(count * 200 > all, "{kind}: {count} of {all}");
+        assert!(count * 100 > all, "{kind}: {count} of {all}");
     }
 
     let drawn = (condition(), ask());
