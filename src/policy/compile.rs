@@ -190,12 +190,7 @@ impl<'a> Compiler<'a> {
         if options.condition_extensions {
             flags |= layout::CONDITION_EXTENSIONS;
         }
-        if denies.iter().any(|(deny, _)| {
-            deny.effect == DenyEffect::Enforced
-                && !deny.do_not_apply_to_child_scopes
-                && Scope::parse(&deny.scope.value)
-                    .is_ok_and(|scope| scope.kind() == ScopeKind::ManagementGroup)
-        }) {
+        if denies.iter().any(|(deny, _)| reaches_below_a_management_group(deny)) {
             flags |= layout::DENY_AT_MANAGEMENT_GROUP;
         }
 

@@ -22,7 +22,6 @@ use std::ops::ControlFlow;
 use arrayvec::ArrayVec;
 use jiff::Timestamp;
 use smallvec::SmallVec;
-use zerocopy::little_endian::U32;
 
 use super::actions::ActionSet;
 use super::layout::{
@@ -108,24 +107,17 @@ fn valid_until(
 
 /// Whether two answers are one to whoever asks: what one name stands for may lie in two windows.
 fn says_the_same(view: &View<'_>, one: &Evaluation, other: &Evaluation) -> Result<bool, Damaged> {
-    let same = |entries: &[Entry], names: &[U32], one: u32, other: u32| -> Result<bool, Damaged> {
-        let (a, b) = (layout::at(entries, one)?, layout::at(entries, other)?);
-        let of = |entry: &Entry| -> Result<(u32, u32), Damaged> {
-            Ok(match entry.role.get() {
-                role if role & EXTRA == 0 => (role, 0),
-                _ => {
-                    let extra = extra_of(view, entry)?;
-                    (extra.role.get(), extra.flags.get())
-                }
-            })
+    let granted = |grant: Grant| -> Result<[u32; 4], Damaged> {
+        let entry = layout::at(view.entries, grant.assignment())?;
+        let name = layout::at(view.entry_names, grant.assignment())?.get();
+        let (role, origin) = match entry.role.get() {
+            role if role & EXTRA == 0 => (role, 0),
+            _ => extra_of(view, entry).map(|extra| (extra.role.get(), extra.flags.get()))?,
         };
-        let name = |number| layout::at(names, number).map(|name| name.get());
-        Ok(a.scope.get() == b.scope.get() && name(one)? == name(other)? && of(a)? == of(b)?)
+        Ok([entry.scope.get(), name, role, origin])
     };
     let decided = match (one.decision, other.decision) {
-        (Decision::Allowed(one), Decision::Allowed(other)) => {
-            same(view.entries, view.entry_names, one.assignment(), other.assignment())?
-        }
+        (Decision::Allowed(one), Decision::Allowed(other)) => granted(one)? == granted(other)?,
         (one, other) => one == other,
     };
     Ok(decided && one.audited == other.audited)
