@@ -9,13 +9,16 @@
     reason = "tests"
 )]
 
+#[allow(dead_code, reason = "others use the rest")]
+#[path = "common/fields.rs"]
+mod fields;
+
 use jiff::Timestamp;
 use std::convert::Infallible;
 
 use postern::agent::{
-    Access, Actor, Agent, AgentOptions, Answerer, Approval, Ask, Checks, Consent, Flow, GroupError, Kind,
-    Level, LevelRole, Mode, Obo, Outcome, Reason, Responses, Step, UserContext, Verdict, Waiting, may_create,
-    may_use, steps,
+    Access, Actor, Agent, AgentOptions, Answerer, Ask, Checks, Flow, GroupError, Kind, Level, LevelRole,
+    Mode, Outcome, Reason, Responses, Step, UserContext, Waiting, may_create, may_use, steps,
 };
 use postern::authorizer::{Authorizer, CacheSettings};
 use postern::cache::CachePolicy;
@@ -29,50 +32,13 @@ use postern::policy::{CompileOptions, Policy};
 use postern::snapshot::{self, Snapshot};
 use serde_json::Value;
 
+use fields::Fields;
+
 fn text(value: &str) -> Spanned<String> {
     Spanned::new(value.to_owned(), At::default())
 }
 
 // === the examples ===
-
-/// An object whose every field must be taken: what nobody reads, a test would skip in silence.
-struct Fields<'a>(&'a str, Vec<(&'a str, &'a Value)>);
-
-impl<'a> Fields<'a> {
-    fn new(place: &'a str, value: &'a Value) -> Self {
-        let object = value.as_object().unwrap_or_else(|| panic!("{place}: no object: {value}"));
-        Self(place, object.iter().map(|(name, value)| (name.as_str(), value)).collect())
-    }
-
-    fn take(&mut self, name: &str) -> Option<&'a Value> {
-        let at = self.1.iter().position(|(found, _)| *found == name)?;
-        Some(self.1.remove(at).1).filter(|value| !value.is_null())
-    }
-
-    fn text(&mut self, name: &str) -> Option<&'a str> {
-        self.take(name).map(|value| value.as_str().expect(name))
-    }
-
-    fn must(&mut self, name: &str) -> &'a str {
-        self.text(name).unwrap_or_else(|| panic!("{}: no `{name}`", self.0))
-    }
-
-    fn flag(&mut self, name: &str) -> bool {
-        self.take(name).expect(name).as_bool().expect(name)
-    }
-
-    fn list(&mut self, name: &str) -> &'a [Value] {
-        self.take(name).map_or(&[], |value| value.as_array().expect(name))
-    }
-
-    fn texts(&mut self, name: &str) -> Vec<&'a str> {
-        self.list(name).iter().map(|value| value.as_str().expect(name)).collect()
-    }
-
-    fn end(self) {
-        assert!(self.1.is_empty(), "{}: unknown fields {:?}", self.0, self.1);
-    }
-}
 
 fn documents(id: &str, given: &mut Fields<'_>) -> Documents {
     let spanned = |texts: Vec<&str>| texts.into_iter().map(text).collect::<Vec<_>>();
@@ -196,20 +162,21 @@ fn flow_example(id: &str, mut given: Fields<'_>, mut request: Fields<'_>, mut ex
     let mut answered = Fields::new(id, request.take("responses").unwrap());
     request.end();
     let by = PrincipalId::new(user);
+    let subject = |id| Subject { principal: PrincipalId::new(id), groups: &[] };
     let responses = Responses {
-        approval: answered.text("approval").map(|verdict| Approval {
-            by,
+        approval: answered.text("approval").map(|verdict| ApprovalAnswer {
+            by: subject(user),
             verdict: match verdict {
-                "approve" => Verdict::Approve,
-                "deny" => Verdict::Deny,
+                "approve" => ApprovalVerdict::Approve,
+                "deny" => ApprovalVerdict::Deny,
                 other => panic!("{id}: {other}"),
             },
         }),
-        obo: answered.text("obo").map(|consent| Obo {
+        consent: answered.text("obo").map(|verdict| ConsentAnswer {
             by,
-            consent: match consent {
-                "grant" => Consent::Grant,
-                "decline" => Consent::Decline,
+            verdict: match verdict {
+                "grant" => ConsentVerdict::Grant,
+                "decline" => ConsentVerdict::Decline,
                 other => panic!("{id}: {other}"),
             },
         }),
@@ -234,25 +201,12 @@ fn flow_example(id: &str, mut given: Fields<'_>, mut request: Fields<'_>, mut ex
     // The same through the decision point, with the agent as a document and the answers in the request.
     documents.agents.push(described(&agent));
     let (point, snapshot) = decision_point(&documents);
-    let subject = |id| Subject { principal: PrincipalId::new(id), groups: &[] };
     let context = AgentContext {
         mode: None,
         on_behalf_of: Some(subject(user)),
         user_attributes: &NoAttributes,
-        approval: responses.approval.map(|answer| ApprovalAnswer {
-            by: subject(user),
-            verdict: match answer.verdict {
-                Verdict::Approve => ApprovalVerdict::Approve,
-                Verdict::Deny => ApprovalVerdict::Deny,
-            },
-        }),
-        consent: responses.obo.map(|answer| ConsentAnswer {
-            by,
-            verdict: match answer.consent {
-                Consent::Grant => ConsentVerdict::Grant,
-                Consent::Decline => ConsentVerdict::Decline,
-            },
-        }),
+        approval: responses.approval,
+        consent: responses.consent,
     };
     let asked = CheckRequest::new(subject(&agent.principal), ask.action, Plane::Control, target);
     let answer = point.check(&snapshot, &asked, Some(&context)).unwrap();
@@ -450,12 +404,12 @@ impl Checks for Told {
     }
 }
 
-fn approval(by: PrincipalId<'static>, verdict: Verdict) -> Option<Approval<'static>> {
-    Some(Approval { by, verdict })
+fn approval(principal: PrincipalId<'static>, verdict: ApprovalVerdict) -> Option<ApprovalAnswer<'static>> {
+    Some(ApprovalAnswer { by: Subject { principal, groups: &[] }, verdict })
 }
 
-fn obo(by: PrincipalId<'static>, consent: Consent) -> Option<Obo<'static>> {
-    Some(Obo { by, consent })
+fn consent(by: PrincipalId<'static>, verdict: ConsentVerdict) -> Option<ConsentAnswer<'static>> {
+    Some(ConsentAnswer { by, verdict })
 }
 
 fn ask(action: &'static str, responses: Responses<'static>) -> Ask<'static> {
@@ -469,7 +423,10 @@ fn decide(agent: &Agent, action: &'static str, responses: Responses<'static>, ch
 
 #[test]
 fn every_cell_with_every_answer() {
-    let yes = Responses { approval: approval(USER, Verdict::Approve), obo: obo(USER, Consent::Grant) };
+    let yes = Responses {
+        approval: approval(USER, ApprovalVerdict::Approve),
+        consent: consent(USER, ConsentVerdict::Grant),
+    };
     for action in [READ, WRITE] {
         for has in [Access::Allowed, Access::NotAllowed] {
             for mode in [Mode::Review, Mode::Auto] {
@@ -494,12 +451,13 @@ fn every_cell_with_every_answer() {
                 for (position, step) in cell.iter().enumerate() {
                     let (no, reason) = match step {
                         Step::ApprovalPrompt => (
-                            Responses { approval: approval(USER, Verdict::Deny), ..yes },
+                            Responses { approval: approval(USER, ApprovalVerdict::Deny), ..yes },
                             Reason::ApprovalDenied,
                         ),
-                        Step::OboPrompt => {
-                            (Responses { obo: obo(USER, Consent::Decline), ..yes }, Reason::OboDeclined)
-                        }
+                        Step::OboPrompt => (
+                            Responses { consent: consent(USER, ConsentVerdict::Decline), ..yes },
+                            Reason::OboDeclined,
+                        ),
                         _ => continue,
                     };
                     let flow = decide(&agent, action, no, &mut Told::new(has, Access::Allowed));
@@ -513,19 +471,19 @@ fn every_cell_with_every_answer() {
 
 #[test]
 fn nothing_is_offered_that_cannot_lead_to_the_action() {
-    let approve = approval(USER, Verdict::Approve);
-    let grant = obo(USER, Consent::Grant);
+    let approve = approval(USER, ApprovalVerdict::Approve);
+    let grant = consent(USER, ConsentVerdict::Grant);
     for user in [Access::NotAllowed, Access::Denied] {
         for (action, mode, responses, taken) in [
             (READ, Mode::Review, Responses::default(), vec![]),
-            (READ, Mode::Auto, Responses { approval: None, obo: grant }, vec![Step::OboPrompt]),
+            (READ, Mode::Auto, Responses { approval: None, consent: grant }, vec![Step::OboPrompt]),
             (WRITE, Mode::Auto, Responses::default(), vec![]),
             (WRITE, Mode::Review, Responses::default(), vec![]),
-            (WRITE, Mode::Review, Responses { approval: approve, obo: None }, vec![Step::ApprovalPrompt]),
+            (WRITE, Mode::Review, Responses { approval: approve, consent: None }, vec![Step::ApprovalPrompt]),
             (
                 WRITE,
                 Mode::Review,
-                Responses { approval: approve, obo: grant },
+                Responses { approval: approve, consent: grant },
                 vec![Step::ApprovalPrompt, Step::OboPrompt],
             ),
         ] {
@@ -546,7 +504,10 @@ fn nothing_is_offered_that_cannot_lead_to_the_action() {
 
 #[test]
 fn a_deny_assignment_on_the_agent_ends_it() {
-    let yes = Responses { approval: approval(USER, Verdict::Approve), obo: obo(USER, Consent::Grant) };
+    let yes = Responses {
+        approval: approval(USER, ApprovalVerdict::Approve),
+        consent: consent(USER, ConsentVerdict::Grant),
+    };
     for mode in [Mode::Review, Mode::Auto] {
         for action in [READ, WRITE] {
             let mut checks = Told::new(Access::Denied, Access::Allowed);
@@ -592,14 +553,16 @@ fn the_boundary_comes_before_any_check() {
 #[test]
 fn who_answers() {
     let agent = ops_agent(Mode::Review);
-    let by_others =
-        Responses { approval: approval(OTHER, Verdict::Approve), obo: obo(OTHER, Consent::Grant) };
+    let by_others = Responses {
+        approval: approval(OTHER, ApprovalVerdict::Approve),
+        consent: consent(OTHER, ConsentVerdict::Grant),
+    };
     // Answers of others do not count, neither yes nor no.
     let flow = decide(&agent, WRITE, by_others, &mut Told::new(Access::Allowed, Access::Allowed));
     assert_eq!(flow.outcome, Outcome::Waiting(Waiting::Approval));
     let flow = decide(&agent, READ, by_others, &mut Told::new(Access::NotAllowed, Access::Allowed));
     assert_eq!(flow.outcome, Outcome::Waiting(Waiting::OboConsent));
-    let no = Responses { approval: approval(OTHER, Verdict::Deny), obo: None };
+    let no = Responses { approval: approval(OTHER, ApprovalVerdict::Deny), consent: None };
     let flow = decide(&agent, WRITE, no, &mut Told::new(Access::Allowed, Access::Allowed));
     assert_eq!(flow.outcome, Outcome::Waiting(Waiting::Approval));
 
@@ -609,8 +572,14 @@ fn who_answers() {
         holders: holders.to_vec(),
         ..Told::new(has, Access::Allowed)
     };
-    let by_user = Responses { approval: approval(USER, Verdict::Approve), obo: obo(USER, Consent::Grant) };
-    let mixed = Responses { approval: approval(OTHER, Verdict::Approve), obo: obo(USER, Consent::Grant) };
+    let by_user = Responses {
+        approval: approval(USER, ApprovalVerdict::Approve),
+        consent: consent(USER, ConsentVerdict::Grant),
+    };
+    let mixed = Responses {
+        approval: approval(OTHER, ApprovalVerdict::Approve),
+        consent: consent(USER, ConsentVerdict::Grant),
+    };
     let (has, lacks) = (Access::Allowed, Access::NotAllowed);
     for (holders, access, responses, expected) in [
         (vec![], has, by_user, Outcome::Waiting(Waiting::Approval)),
@@ -627,7 +596,10 @@ fn who_answers() {
 
 #[test]
 fn the_user_is_checked_once_and_only_where_it_counts() {
-    let yes = Responses { approval: approval(USER, Verdict::Approve), obo: obo(USER, Consent::Grant) };
+    let yes = Responses {
+        approval: approval(USER, ApprovalVerdict::Approve),
+        consent: consent(USER, ConsentVerdict::Grant),
+    };
     for (has, responses, asked) in [
         (Access::Allowed, yes, vec!["agent"]),
         (Access::Allowed, Responses::default(), vec!["agent"]),

@@ -5,7 +5,8 @@
     clippy::indexing_slicing,
     clippy::string_slice,
     clippy::print_stdout,
-    reason = "tests"
+    clippy::duplicate_mod,
+    reason = "tests, some of which share their helpers"
 )]
 //! Every conformance case of `tests/cases/` on every path from a question to an answer.
 //!

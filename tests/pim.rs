@@ -8,6 +8,10 @@
     reason = "tests"
 )]
 
+#[allow(dead_code, reason = "others use the rest")]
+#[path = "common/fields.rs"]
+mod fields;
+
 use jiff::{SignedDuration, Timestamp};
 use postern::model::{PrincipalId, Scope};
 use postern::pim::{
@@ -17,42 +21,9 @@ use postern::pim::{
 };
 use serde_json::Value;
 
+use fields::Fields;
+
 // === the examples ===
-
-/// An object whose every field must be taken: what nobody reads, a test would skip in silence.
-struct Fields<'a>(&'a str, Vec<(&'a str, &'a Value)>);
-
-impl<'a> Fields<'a> {
-    fn new(place: &'a str, value: &'a Value) -> Self {
-        let object = value.as_object().unwrap_or_else(|| panic!("{place}: no object: {value}"));
-        Self(place, object.iter().map(|(name, value)| (name.as_str(), value)).collect())
-    }
-
-    fn take(&mut self, name: &str) -> Option<&'a Value> {
-        let at = self.1.iter().position(|(found, _)| *found == name)?;
-        Some(self.1.remove(at).1).filter(|value| !value.is_null())
-    }
-
-    fn text(&mut self, name: &str) -> Option<&'a str> {
-        self.take(name).map(|value| value.as_str().expect(name))
-    }
-
-    fn must(&mut self, name: &str) -> &'a str {
-        self.text(name).unwrap_or_else(|| panic!("{}: no `{name}`", self.0))
-    }
-
-    fn time(&mut self, name: &str) -> Option<Timestamp> {
-        self.text(name).map(|text| text.parse().expect(name))
-    }
-
-    fn list(&mut self, name: &str) -> &'a [Value] {
-        self.take(name).map_or(&[], |value| value.as_array().expect(name))
-    }
-
-    fn end(self) {
-        assert!(self.1.is_empty(), "{}: unknown fields {:?}", self.0, self.1);
-    }
-}
 
 fn duration(text: &str) -> IsoDuration {
     IsoDuration::parse(text).unwrap()
@@ -121,8 +92,8 @@ fn schedule<'a>(id: &'a str, value: &'a Value) -> Schedule<'a> {
         principal_id: PrincipalId::new(fields.must("principalId")),
         role_definition_id: fields.must("roleDefinitionId"),
         scope: Scope::parse(fields.must("scope")).unwrap(),
-        start: fields.time("startDateTime"),
-        end: fields.time("endDateTime"),
+        start: fields.text("startDateTime").map(time),
+        end: fields.text("endDateTime").map(time),
         condition: fields.text("condition"),
         assignment_type: match fields.text("assignmentType") {
             None | Some("Assigned") => AssignmentType::Assigned,
@@ -143,7 +114,7 @@ fn expiration(id: &str, value: Option<&Value>) -> Expiration {
     let mut fields = Fields::new(id, value);
     let expiration = match fields.must("type") {
         "AfterDuration" => Expiration::AfterDuration(duration(fields.must("duration"))),
-        "AfterDateTime" => Expiration::AfterDateTime(fields.time("endDateTime").unwrap()),
+        "AfterDateTime" => Expiration::AfterDateTime(fields.text("endDateTime").map(time).unwrap()),
         "NoExpiration" => Expiration::NoExpiration,
         other => panic!("{id}: {other}"),
     };
@@ -163,7 +134,7 @@ fn pending<'a>(id: &'a str, value: &'a Value, now: Timestamp) -> PendingRequest<
         groups: &[],
         role_definition_id: fields.must("roleDefinitionId"),
         scope: Scope::parse(fields.must("scope")).unwrap(),
-        state: State::waiting_for_approval(fields.time("createdOn").unwrap_or(now)),
+        state: State::waiting_for_approval(fields.text("createdOn").map(time).unwrap_or(now)),
         start: None,
         expiration: expiration(id, fields.take("expiration")),
         linked_eligibility: None,
@@ -223,7 +194,7 @@ fn judge_example<'a>(
             ticket.end();
             read
         }),
-        start: fields.time("startDateTime"),
+        start: fields.text("startDateTime").map(time),
         expiration: expiration(id, fields.take("expiration")),
         claims,
         linked_eligibility: None,
@@ -248,7 +219,7 @@ pub(crate) fn examples_of_the_reference() {
         fields.end();
 
         let mut request = request;
-        let now = request.time("now").unwrap();
+        let now = request.text("now").map(time).unwrap();
         let rules = policy_rules(id, given.take("policy").unwrap());
         let eligibilities: Vec<_> = given.list("eligibilities").iter().map(|e| schedule(id, e)).collect();
         let assignments: Vec<_> = given.list("assignments").iter().map(|a| schedule(id, a)).collect();

@@ -1,7 +1,9 @@
 //! One action of an agent: boundary, table, prompts and their answers (semantics, sections 6.3 to 6.5).
 
 use super::{Agent, AgentOptions, Answerer, Mode};
-use crate::model::{Action, Decision, PrincipalId, Scope};
+use crate::model::{
+    Action, ApprovalAnswer, ApprovalVerdict, ConsentAnswer, ConsentVerdict, Decision, PrincipalId, Scope,
+};
 
 /// Whether an action only looks (section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,45 +82,9 @@ pub struct Ask<'a> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Responses<'a> {
     /// To the approval prompt.
-    pub approval: Option<Approval<'a>>,
+    pub approval: Option<ApprovalAnswer<'a>>,
     /// To the on-behalf-of prompt.
-    pub obo: Option<Obo<'a>>,
-}
-
-/// An answer to the approval prompt.
-#[derive(Clone, Copy, Debug)]
-pub struct Approval<'a> {
-    /// Who answered.
-    pub by: PrincipalId<'a>,
-    /// What.
-    pub verdict: Verdict,
-}
-
-/// Whether to act.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Yes.
-    Approve,
-    /// No.
-    Deny,
-}
-
-/// An answer to the on-behalf-of prompt.
-#[derive(Clone, Copy, Debug)]
-pub struct Obo<'a> {
-    /// Who answered: only the user lends the user's rights.
-    pub by: PrincipalId<'a>,
-    /// What.
-    pub consent: Consent,
-}
-
-/// Whether to lend rights, for this action only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Consent {
-    /// Yes.
-    Grant,
-    /// No.
-    Decline,
+    pub consent: Option<ConsentAnswer<'a>>,
 }
 
 /// What came of it.
@@ -229,8 +195,8 @@ impl Agent {
             for step in steps(kind, has_permission, self.mode) {
                 match step {
                     Step::ApprovalPrompt => match self.approval(ask, checks)? {
-                        Some(Verdict::Approve) => taken.push(*step),
-                        Some(Verdict::Deny) => {
+                        Some(ApprovalVerdict::Approve) => taken.push(*step),
+                        Some(ApprovalVerdict::Deny) => {
                             taken.push(*step);
                             break 'flow Outcome::Refused(Reason::ApprovalDenied);
                         }
@@ -242,9 +208,9 @@ impl Agent {
                             break 'flow Outcome::Waiting(Waiting::Approval);
                         }
                     },
-                    Step::OboPrompt => match ask.responses.obo.filter(|obo| obo.by == ask.user) {
-                        Some(Obo { consent: Consent::Grant, .. }) => taken.push(*step),
-                        Some(Obo { consent: Consent::Decline, .. }) => {
+                    Step::OboPrompt => match ask.responses.consent.filter(|answer| answer.by == ask.user) {
+                        Some(ConsentAnswer { verdict: ConsentVerdict::Grant, .. }) => taken.push(*step),
+                        Some(ConsentAnswer { verdict: ConsentVerdict::Decline, .. }) => {
                             taken.push(*step);
                             break 'flow Outcome::Refused(Reason::OboDeclined);
                         }
@@ -276,11 +242,15 @@ impl Agent {
     }
 
     /// The answer to the approval prompt, if it came from somebody who may give it.
-    fn approval<C: Checks>(&self, ask: &Ask<'_>, checks: &mut C) -> Result<Option<Verdict>, C::Error> {
+    fn approval<C: Checks>(
+        &self,
+        ask: &Ask<'_>,
+        checks: &mut C,
+    ) -> Result<Option<ApprovalVerdict>, C::Error> {
         let Some(approval) = ask.responses.approval else { return Ok(None) };
         let counts = match &self.answerer {
-            Answerer::AskingUser => approval.by == ask.user,
-            Answerer::RoleHolder(role) => checks.holds_role(approval.by, role)?,
+            Answerer::AskingUser => approval.by.principal == ask.user,
+            Answerer::RoleHolder(role) => checks.holds_role(approval.by.principal, role)?,
         };
         Ok(counts.then_some(approval.verdict))
     }

@@ -19,8 +19,5 @@ mod users;
 
 pub use crate::model::{AgentLevel as Level, AgentMode as Mode};
 pub use description::{Agent, AgentOptions, Answerer, GroupAdded, GroupError, GroupRemoved, LevelRole};
-pub use flow::{
-    Access, Actor, Approval, Ask, Checks, Consent, Flow, Kind, Obo, Outcome, Reason, Responses, Step,
-    Verdict, Waiting, steps,
-};
+pub use flow::{Access, Actor, Ask, Checks, Flow, Kind, Outcome, Reason, Responses, Step, Waiting, steps};
 pub use users::{UserContext, may_create, may_use};

@@ -5,13 +5,12 @@ use jiff::Timestamp;
 
 use super::{Answer, Authorizer};
 use crate::agent::{
-    Access, Actor, Agent, Answerer, Approval, Ask, Checks, Consent, Flow, Mode, Obo, Outcome, Reason,
-    Responses, Step as FlowStep, UserContext, Verdict, Waiting, may_use, steps,
+    Access, Actor, Agent, Answerer, Ask, Checks, Flow, Mode, Outcome, Reason, Responses, Step as FlowStep,
+    UserContext, Waiting, may_use, steps,
 };
 use crate::model::{
-    Action, AgentContext, AgentStop, ApprovalVerdict, CheckRequest, ConsentVerdict, Decision, ExecutedAs,
-    NoAttributes, Plane, PrincipalId, RequestAttributes, Scope, Step, StepKind, StepState, Subject,
-    Undecided, Why,
+    Action, AgentContext, AgentStop, CheckRequest, Decision, ExecutedAs, NoAttributes, Plane, PrincipalId,
+    RequestAttributes, Scope, Step, StepKind, StepState, Subject, Undecided, Why,
 };
 use crate::policy::{DescribedAgent, Evaluation};
 use crate::snapshot::Snapshot;
@@ -78,20 +77,8 @@ impl Authorizer {
             action: request.action,
             target: request.scope,
             responses: Responses {
-                approval: approval.filter(|_| user.is_some() || !only_user_answers).map(|answer| Approval {
-                    by: answer.by.principal,
-                    verdict: match answer.verdict {
-                        ApprovalVerdict::Approve => Verdict::Approve,
-                        ApprovalVerdict::Deny => Verdict::Deny,
-                    },
-                }),
-                obo: consent.filter(|_| user.is_some()).map(|answer| Obo {
-                    by: answer.by,
-                    consent: match answer.verdict {
-                        ConsentVerdict::Grant => Consent::Grant,
-                        ConsentVerdict::Decline => Consent::Decline,
-                    },
-                }),
+                approval: approval.filter(|_| user.is_some() || !only_user_answers),
+                consent: consent.filter(|_| user.is_some()),
             },
         };
         let flow = agent.decide(&ask, &options, &mut checks)?;
