@@ -160,6 +160,26 @@ impl ReasonCode {
         Self::Agent(AgentStop::NoManagedResourceGroups),
     ];
 
+    /// Its place in [`Self::ALL`].
+    pub const fn index(self) -> usize {
+        match self {
+            Self::RoleAssignment => 0,
+            Self::NoRoleAssignment => 1,
+            Self::ActionNotGranted => 2,
+            Self::NotActiveNow => 3,
+            Self::ConditionNotMet => 4,
+            Self::Eligible => 5,
+            Self::DenyAssignment => 6,
+            Self::Agent(AgentStop::ApprovalRequired) => 7,
+            Self::Agent(AgentStop::OnBehalfOfRequired) => 8,
+            Self::Agent(AgentStop::ApprovalDenied) => 9,
+            Self::Agent(AgentStop::OnBehalfOfDeclined) => 10,
+            Self::Agent(AgentStop::UserNotAuthorized) => 11,
+            Self::Agent(AgentStop::OutOfScope) => 12,
+            Self::Agent(AgentStop::NoManagedResourceGroups) => 13,
+        }
+    }
+
     /// The decision that it implies, in the words of Azure.
     pub const fn decision(self) -> &'static str {
         match self {
