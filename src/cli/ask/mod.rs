@@ -25,6 +25,7 @@ mod activation;
 mod attributes;
 pub(super) mod check;
 pub(super) mod explain;
+mod list;
 mod operations;
 mod question;
 mod spell;

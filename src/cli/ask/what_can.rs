@@ -6,20 +6,22 @@ use std::path::PathBuf;
 use clap::{ArgMatches, Args};
 use serde_json::{Value, json};
 use tonic::Status;
+use tonic::transport::Channel;
 
 use crate::proto::v1;
 use crate::proto::v1::authorization_service_client::AuthorizationServiceClient;
-use crate::server::explain;
+use crate::server::explain::{self, Unanswered};
 
 use super::activation::{Activation, takes};
 use super::check::Identity;
-use super::question::{flag_of, subject};
+use super::list::{self, Listing};
+use super::question::subject;
 use super::spell::{
     activation_line, assignment_json, assignment_line, named, object, objects, summary, word,
 };
 use super::tree::{Tree, plain};
-use super::{AskArgs, Directory, MOST_BYTES, NoAnswer, Whom, call, operations, tell_failure, tell_usage};
-use crate::cli::{Exit, print, print_error, print_json};
+use super::{AskArgs, Here, operations, tell_usage};
+use crate::cli::{Exit, print, print_json};
 
 pub(in crate::cli) const EXAMPLES: &str = "\
 Examples:
@@ -65,52 +67,13 @@ struct Gathered {
 }
 
 pub(in crate::cli) fn run(arguments: &WhatCanArgs, matches: &ArgMatches) -> Exit {
-    let json = arguments.ask.json;
-    let whom = match arguments.ask.whom(matches) {
-        Ok(whom) => whom,
-        Err(message) => return tell_usage(&[message.to_owned()]),
-    };
-    let operations = match arguments.operations.as_deref().map(operations::read).transpose() {
-        Ok(operations) => operations.unwrap_or_default(),
-        Err(mistakes) => return tell_usage(&mistakes),
-    };
-    let mut gathered = Gathered::new(arguments, &operations);
-    let asked = match whom {
-        Whom::Policy(directory) => here(directory, &mut gathered),
-        Whom::Sidecar(address) => call(address, async |channel| {
-            let mut client = AuthorizationServiceClient::new(channel).max_decoding_message_size(MOST_BYTES);
-            while let Some(request) = gathered.next.clone() {
-                gathered.take(client.list_permissions(request).await?.into_inner())?;
-            }
-            Ok(tonic::Response::new(()))
-        }),
-    };
-    let told = match &asked {
-        Ok(()) => tell(&gathered.all, json),
-        Err(no_answer) => Ok(tell_failure(no_answer, json, flag_of)),
-    };
-    told.unwrap_or_else(|error| {
-        print_error(&error);
-        Exit::Failed
-    })
-}
-
-/// Answers in this process, on the road that calls take.
-fn here(directory: Directory<'_>, gathered: &mut Gathered) -> Result<(), NoAnswer> {
-    let mut here = None;
-    let mut directory = Some(directory);
-    while let Some(request) = gathered.next.clone() {
-        let refused = |unanswered: explain::Unanswered| NoAnswer::Status(unanswered.into_status());
-        // A malformed question is told without reading the directory.
-        let asked = explain::permissions_request(&request).map_err(refused)?;
-        if let Some(directory) = directory.take() {
-            here = Some(directory.open()?);
+    match arguments.operations.as_deref().map(operations::read).transpose() {
+        Ok(operations) => {
+            let gathered = Gathered::new(arguments, &operations.unwrap_or_default());
+            list::run(gathered, &arguments.ask, matches)
         }
-        let Some(here) = &here else { return Ok(()) };
-        let page = explain::permissions(&here.authorizer, &here.snapshot, &asked).map_err(refused)?;
-        gathered.take(page).map_err(NoAnswer::Status)?;
+        Err(mistakes) => tell_usage(&mistakes),
     }
-    Ok(())
 }
 
 impl Gathered {
@@ -124,8 +87,17 @@ impl Gathered {
         };
         Self { next: Some(first), later, only_operations: false, all: v1::ListPermissionsResponse::default() }
     }
+}
 
-    /// Takes a page, and says what to ask next.
+impl Listing for Gathered {
+    type Request = v1::ListPermissionsRequest;
+    type Page = v1::ListPermissionsResponse;
+    type Asked<'a> = explain::PermissionsAsked<'a>;
+
+    fn next(&self) -> Option<Self::Request> {
+        self.next.clone()
+    }
+
     fn take(&mut self, page: v1::ListPermissionsResponse) -> Result<(), Status> {
         let digest = |policy: &v1::PolicyIdentity| policy.digest.clone();
         if self
@@ -157,6 +129,25 @@ impl Gathered {
             self.next = Some(next);
         }
         Ok(())
+    }
+
+    fn read(request: &Self::Request) -> Result<Self::Asked<'_>, Unanswered> {
+        explain::permissions_request(request)
+    }
+
+    fn here(here: &Here, asked: &Self::Asked<'_>) -> Result<Self::Page, Unanswered> {
+        explain::permissions(&here.authorizer, &here.snapshot, asked)
+    }
+
+    async fn call(
+        client: &mut AuthorizationServiceClient<Channel>,
+        request: Self::Request,
+    ) -> Result<tonic::Response<Self::Page>, Status> {
+        client.list_permissions(request).await
+    }
+
+    fn tell(&self, json: bool) -> std::io::Result<Exit> {
+        tell(&self.all, json)
     }
 }
 

@@ -3,18 +3,19 @@
 use clap::{ArgMatches, Args};
 use serde_json::{Value, json};
 use tonic::Status;
+use tonic::transport::Channel;
 
 use crate::proto::v1;
 use crate::proto::v1::authorization_service_client::AuthorizationServiceClient;
-use crate::server::explain;
+use crate::server::explain::{self, Unanswered};
 
 use super::activation::{Activation, takes};
 use super::check::Identity;
-use super::question::flag_of;
+use super::list::{self, Listing};
 use super::spell::{activation_line, assignment_json, assignment_line, named, object, objects, summary};
 use super::tree::{Tree, plain};
-use super::{AskArgs, Directory, MOST_BYTES, NoAnswer, Whom, call, tell_failure, tell_usage};
-use crate::cli::{Exit, print, print_error, print_json};
+use super::{AskArgs, Here};
+use crate::cli::{Exit, print, print_json};
 
 pub(in crate::cli) const EXAMPLES: &str = "\
 Examples:
@@ -50,48 +51,7 @@ struct Gathered {
 }
 
 pub(in crate::cli) fn run(arguments: &WhoCanArgs, matches: &ArgMatches) -> Exit {
-    let json = arguments.ask.json;
-    let whom = match arguments.ask.whom(matches) {
-        Ok(whom) => whom,
-        Err(message) => return tell_usage(&[message.to_owned()]),
-    };
-    let mut gathered = Gathered::new(arguments);
-    let asked = match whom {
-        Whom::Policy(directory) => here(directory, &mut gathered),
-        Whom::Sidecar(address) => call(address, async |channel| {
-            let mut client = AuthorizationServiceClient::new(channel).max_decoding_message_size(MOST_BYTES);
-            while let Some(request) = gathered.next.clone() {
-                gathered.take(client.list_principals(request).await?.into_inner())?;
-            }
-            Ok(tonic::Response::new(()))
-        }),
-    };
-    let told = match &asked {
-        Ok(()) => tell(&gathered.all, json),
-        Err(no_answer) => Ok(tell_failure(no_answer, json, flag_of)),
-    };
-    told.unwrap_or_else(|error| {
-        print_error(&error);
-        Exit::Failed
-    })
-}
-
-/// Answers in this process, on the road that calls take.
-fn here(directory: Directory<'_>, gathered: &mut Gathered) -> Result<(), NoAnswer> {
-    let mut here = None;
-    let mut directory = Some(directory);
-    while let Some(request) = gathered.next.clone() {
-        let refused = |unanswered: explain::Unanswered| NoAnswer::Status(unanswered.into_status());
-        // A malformed question is told without reading the directory.
-        let asked = explain::principals_request(&request).map_err(refused)?;
-        if let Some(directory) = directory.take() {
-            here = Some(directory.open()?);
-        }
-        let Some(here) = &here else { return Ok(()) };
-        let page = explain::principals(&here.authorizer, &here.snapshot, &asked).map_err(refused)?;
-        gathered.take(page).map_err(NoAnswer::Status)?;
-    }
-    Ok(())
+    list::run(Gathered::new(arguments), &arguments.ask, matches)
 }
 
 impl Gathered {
@@ -108,8 +68,18 @@ impl Gathered {
         };
         Self { next: Some(first), all: v1::ListPrincipalsResponse::default() }
     }
+}
 
-    /// Takes a page, and says what to ask next. A token goes on in one policy only, so all pages are of one.
+impl Listing for Gathered {
+    type Request = v1::ListPrincipalsRequest;
+    type Page = v1::ListPrincipalsResponse;
+    type Asked<'a> = explain::PrincipalsAsked<'a>;
+
+    fn next(&self) -> Option<Self::Request> {
+        self.next.clone()
+    }
+
+    /// A token goes on in one policy only, so all pages are of one.
     fn take(&mut self, page: v1::ListPrincipalsResponse) -> Result<(), Status> {
         self.all.policy = page.policy;
         self.all.truncated |= page.truncated;
@@ -122,6 +92,25 @@ impl Gathered {
             next.page_token = page.next_page_token;
         }
         Ok(())
+    }
+
+    fn read(request: &Self::Request) -> Result<Self::Asked<'_>, Unanswered> {
+        explain::principals_request(request)
+    }
+
+    fn here(here: &Here, asked: &Self::Asked<'_>) -> Result<Self::Page, Unanswered> {
+        explain::principals(&here.authorizer, &here.snapshot, asked)
+    }
+
+    async fn call(
+        client: &mut AuthorizationServiceClient<Channel>,
+        request: Self::Request,
+    ) -> Result<tonic::Response<Self::Page>, Status> {
+        client.list_principals(request).await
+    }
+
+    fn tell(&self, json: bool) -> std::io::Result<Exit> {
+        tell(&self.all, json)
     }
 }
 
