@@ -18,11 +18,14 @@ mod counting;
 mod tenant;
 
 use counting::{Counting, allocations};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use postern::authorizer::{Authorizer, CacheSettings};
 use postern::cache::CachePolicy;
 use postern::clock::Clock;
-use postern::model::Decision;
+use postern::model::{
+    Action, At, Attributes, CheckRequest, ConditionText, Decision, PermissionBlock, Plane, RequestAttributes,
+    RoleAssignment, RoleDefinition, Schedule, ScheduleKind, Spanned,
+};
 use postern::policy::{CompileOptions, Policy};
 use postern::snapshot::cell;
 use tenant::{Question, Tenant};
@@ -113,4 +116,79 @@ fn an_answer_from_the_cache_allocates_nothing() {
         assert!(answer.cached, "{question:?}");
         assert_eq!(count, 0, "an answer from the cache allocates for {question:?}");
     }
+}
+
+/// Conditions over tags and paths, and windows that have to be looked into for `valid_until`.
+#[test]
+fn conditions_and_windows_allocate_nothing() {
+    const BLOB_READ: &str = "Microsoft.Storage/storageAccounts/blobServices/containers/blobs/read";
+    const ATTRIBUTE: &str = "@Resource[Microsoft.Storage/storageAccounts/blobServices/containers/blobs";
+    let tenant = Tenant::new(1_000);
+    let mut documents = tenant.documents.clone();
+    let text = |value: &str| Spanned::new(value.to_owned(), At::default());
+    let now = Timestamp::UNIX_EPOCH;
+    let reader = RoleDefinition {
+        id: text("2a2b9908-6ea1-4ae2-8e65-a410df84e7d1"),
+        role_name: text("Storage Blob Data Reader"),
+        permissions: vec![PermissionBlock {
+            data_actions: vec![text(BLOB_READ)],
+            ..PermissionBlock::default()
+        }],
+        assignable_scopes: vec![text("/")],
+        ..RoleDefinition::default()
+    };
+    let question = tenant.questions(10).swap_remove(0);
+    let principal = question.parse().subject.principal.to_string();
+    let assigned = |name: &str, condition: &str| RoleAssignment {
+        name: text(name),
+        scope: text("/"),
+        role_definition_id: reader.id.clone(),
+        principal_id: text(&principal),
+        condition: Some(ConditionText { text: text(condition), version: None }),
+        ..RoleAssignment::default()
+    };
+    let tagged = format!(
+        "!(ActionMatches{{'{BLOB_READ}'}}) OR ({ATTRIBUTE}/tags:Project<$key_case_sensitive$>] \
+         StringEqualsIgnoreCase 'Cascade' AND {ATTRIBUTE}:path] ForAnyOfAnyValues:StringLike {{'a/*', 'readme*'}})"
+    );
+    documents.role_assignments.push(assigned("77777777-7777-4777-8777-000000000001", &tagged));
+    let schedule = |number: i64| Schedule {
+        kind: ScheduleKind::Active,
+        name: text(&format!("88888888-8888-4888-8888-{number:012}")),
+        scope: text("/"),
+        role_definition_id: reader.id.clone(),
+        principal_id: text(&principal),
+        start: Some(Spanned::new(now + SignedDuration::from_hours(number), At::default())),
+        end: Some(Spanned::new(now + SignedDuration::from_hours(number + 2), At::default())),
+        ..Schedule::default()
+    };
+    documents.schedules.extend((0..8).map(schedule));
+    documents.role_definitions.push(reader);
+    let policy = Policy::compile(&documents, CompileOptions::default()).expect("a consistent tenant");
+
+    let (mut allowed, mut ending) = (0, 0);
+    for (project, path) in [("cascade", "readme.txt"), ("Baker", "readme.txt"), ("CASCADE", "b/c"), ("x", "")]
+    {
+        let resource = Attributes::from_json(&serde_json::json!({
+            "Microsoft.Storage/storageAccounts/blobServices/containers/blobs/tags:Project": project,
+            "Microsoft.Storage/storageAccounts/blobServices/containers/blobs:path": path,
+        }));
+        for hours in [-1, 0, 1, 9, 10, 24] {
+            let asked = CheckRequest {
+                action: Action::parse(BLOB_READ).unwrap(),
+                plane: Plane::Data,
+                attributes: RequestAttributes { resource: &resource, ..RequestAttributes::NONE },
+                ..question.parse()
+            };
+            let at = now + SignedDuration::from_hours(hours);
+            let first = policy.evaluate(&asked, at).unwrap();
+            let (again, count) = counted(|| policy.evaluate(&asked, at).unwrap());
+            assert_eq!(count, 0, "{project} {path} at {at}");
+            assert_eq!(again, first);
+            ending += usize::from(again.valid_until.is_some());
+            allowed += usize::from(matches!(again.decision, Decision::Allowed(_)));
+        }
+    }
+    println!("{allowed} allowed, {ending} with an end");
+    assert!(allowed > 10 && ending > 10);
 }
