@@ -653,7 +653,7 @@ fn a_deny_that_could_be_something_else_is_none() {
 }
 
 #[test]
-fn a_deny_that_matches_nothing_is_refused() {
+fn a_deny_that_hits_less_than_it_seems_to_is_refused() {
     let deny = |principal: &str, block: &str| {
         format!(
             r#"{{"name":"d","scope":"$SUB","principals":["{principal}"],"permissions":[{{"actions":["*"]}},{block}]}}"#
@@ -661,8 +661,6 @@ fn a_deny_that_matches_nothing_is_refused() {
     };
     let any = r#"{"actions":["a"]}"#;
     let texts: Vec<(String, &[&str])> = vec![
-        (deny("x", "{}"), &["InvalidDenyAssignment"]),
-        (deny("x", r#"{"notActions":["a"]}"#), &["InvalidDenyAssignment"]),
         (deny("x", r#"{"actions":["a/write "]}"#), &["InvalidActionOrNotAction"]),
         (deny("$P ", any), &["InvalidPrincipalId"]),
         (deny("All Principals", any), &["InvalidPrincipalId"]),
@@ -679,6 +677,16 @@ fn a_deny_that_matches_nothing_is_refused() {
     let (_, problems) = load_one("x.json", &fill(&deny("All Principals", any)), Lenience::Strict);
     let help = problems.iter().next().unwrap().help.clone().unwrap();
     assert!(help.contains("00000000-0000-0000-0000-000000000000"), "{help}");
+    // An entry that names nothing says so itself: it is told, and hits nothing.
+    for block in ["{}", r#"{"notActions":["a"]}"#] {
+        let (documents, problems) = load_one("x.json", &fill(&deny("x", block)), Lenience::Strict);
+        assert_eq!(told(&problems).len(), 1);
+        assert!(
+            told(&problems)[0].starts_with("warning InvalidDenyAssignment permissions[1] "),
+            "{problems:?}"
+        );
+        assert_eq!(documents.deny_assignments[0].permissions.len(), 2);
+    }
     // A role that grants less than it seems to.
     let role = r#"{"id":"r","roleName":"R","roleType":"CustomRole","assignableScopes":["$SUB"],"permissions":[{"actions":[" a/b"]}]}"#;
     let (_, problems) = load_one("x.json", &fill(role), Lenience::Strict);
