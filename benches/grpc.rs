@@ -364,6 +364,22 @@ impl AuthorizationService for Constant {
     ) -> Result<Response<v1::ListPrincipalsResponse>, Status> {
         Err(Status::unimplemented("the baseline answers Check"))
     }
+
+    async fn get_policy_status(
+        &self,
+        _: Request<v1::GetPolicyStatusRequest>,
+    ) -> Result<Response<v1::GetPolicyStatusResponse>, Status> {
+        Err(Status::unimplemented("the baseline answers Check"))
+    }
+
+    type WatchPolicyStream = tokio_stream::Empty<Result<v1::WatchPolicyResponse, Status>>;
+
+    async fn watch_policy(
+        &self,
+        _: Request<v1::WatchPolicyRequest>,
+    ) -> Result<Response<Self::WatchPolicyStream>, Status> {
+        Err(Status::unimplemented("the baseline answers Check"))
+    }
 }
 
 async fn constant_responder(socket: &Path, address: &str) {
@@ -390,6 +406,8 @@ async fn constant_responder(socket: &Path, address: &str) {
                 serial: 0,
                 digest: format!("sha256:{}", "0".repeat(64)),
                 generation: 1,
+                freshness: v1::PolicyFreshness::Fresh.into(),
+                age_seconds: 0,
             }),
             request_id: String::new(),
         }))

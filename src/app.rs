@@ -29,8 +29,10 @@ use crate::server::admin::{self, AdminState};
 use crate::server::grpc::{self, AuthorizationApi};
 use crate::server::health::Health;
 use crate::server::listen::{self, ListenError, SocketFile};
+use crate::server::status::PolicyFeed;
 use crate::server::{Addresses, Transport};
 use crate::snapshot;
+use crate::source::activate::Activator;
 use crate::source::dir::{Refused, Updater};
 use crate::telemetry::{LogFormat, Traces, TracesError, init_logs};
 
@@ -196,10 +198,7 @@ impl Bound {
         let health = Health::new().await;
         let drain = Drain::new();
         let (activated, mut activations) = watch::channel(0);
-        let updater = Updater {
-            path: config.policy.clone(),
-            options: config.load,
-            debounce: config.reload_debounce,
+        let activator = Activator {
             writer,
             clock,
             readiness: readiness.clone(),
@@ -207,9 +206,20 @@ impl Bound {
             metrics: metrics.policy(),
             activated,
         };
+        let updater = Updater {
+            path: config.policy.clone(),
+            options: config.load,
+            debounce: config.reload_debounce,
+            activator,
+        };
+        let feed = PolicyFeed {
+            readiness: readiness.clone(),
+            activations: activations.clone(),
+            drain: drain.clone(),
+        };
         let api = |transport| {
             let tracer = traces.as_ref().map(Traces::tracer);
-            AuthorizationApi::new(authorizer.clone(), config.grpc, transport, &metrics, tracer)
+            AuthorizationApi::new(authorizer.clone(), config.grpc, transport, &metrics, feed.clone(), tracer)
         };
 
         tracing::info!(version = VERSION, commit = COMMIT, "postern");

@@ -9,6 +9,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::Timestamp;
+
 /// Who is still waited for, and the details. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<Mutex<State>>);
@@ -31,16 +33,18 @@ pub struct PolicyDetail {
     pub serial: u64,
     /// Digest of the compiled policy.
     pub digest: String,
-    /// When it was activated (RFC 3339).
-    pub activated_at: String,
+    /// When it was activated.
+    #[serde(serialize_with = "rfc3339")]
+    pub activated_at: Timestamp,
 }
 
 /// Why the last reload kept the old policy.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReloadFailure {
-    /// When (RFC 3339).
-    pub at: String,
+    /// When.
+    #[serde(serialize_with = "rfc3339")]
+    pub at: Timestamp,
     /// One line for each reason.
     pub problems: Vec<String>,
 }
@@ -65,6 +69,10 @@ struct State {
     pending: Vec<(u64, &'static str)>,
     policy: Option<PolicyDetail>,
     failure: Option<ReloadFailure>,
+}
+
+fn rfc3339<S: serde::Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(at)
 }
 
 // === impls ===
@@ -148,7 +156,7 @@ mod tests {
     #[test]
     fn a_failure_stays_until_the_documents_are_good_again() {
         let readiness = Readiness::new();
-        let failure = ReloadFailure { at: "now".into(), problems: vec!["bad".into()] };
+        let failure = ReloadFailure { at: Timestamp::UNIX_EPOCH, problems: vec!["bad".into()] };
         readiness.reload_failed(failure.clone());
         assert_eq!(readiness.report().last_reload_failure, Some(failure));
         assert!(readiness.report().ready, "an older policy may be active");

@@ -5,13 +5,16 @@
 //! ```
 //!
 //! Policy, identity and generation are one value behind one pointer, so no reader can see two that disagree.
-//! Imports `policy`.
+//! Imports `policy` and `model`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use arc_swap::{ArcSwapOption, Guard};
 use jiff::Timestamp;
 
+use crate::model::Freshness;
 use crate::policy::Policy;
 
 /// A policy that is or was active.
@@ -25,6 +28,36 @@ pub struct Snapshot {
     pub activated_at: Timestamp,
     /// What decides.
     pub policy: Policy,
+    /// Where it came from; `None` for a policy directory, which is always fresh.
+    pub publication: Option<Arc<Publication>>,
+}
+
+/// A published policy: who signed for it, and until when.
+#[derive(Debug)]
+pub struct Publication {
+    /// Counts the publications of its repository.
+    pub serial: u64,
+    /// Where it was read.
+    pub source: String,
+    /// The publisher's name for the policy.
+    pub policy_name: String,
+    /// When.
+    pub published_at: Option<Timestamp>,
+    /// By whom, in the publisher's words.
+    pub published_by: String,
+    /// What for, in the publisher's words.
+    pub message: String,
+    /// How long it may be answered by.
+    pub lease: Lease,
+}
+
+/// Until when a publication is current. A source that confirms it, or a renewed signature, prolongs it while it is
+/// active, so it can be set behind the pointer. Both times are whole seconds since 1970.
+#[derive(Debug)]
+pub struct Lease {
+    confirmed: AtomicI64,
+    expires: AtomicI64,
+    max_age: i64,
 }
 
 /// Reads the active policy. Cheap to clone.
@@ -47,6 +80,63 @@ pub fn cell() -> (PolicyWriter, PolicyReader) {
     (PolicyWriter { cell: Arc::clone(&cell), generation: 0 }, PolicyReader(cell))
 }
 
+impl Lease {
+    /// Of a publication that a source confirmed at one time, whose signatures hold until another, and that counts as
+    /// stale when it is not confirmed again within `max_age`.
+    pub fn new(confirmed: Timestamp, expires: Timestamp, max_age: Duration) -> Self {
+        Self {
+            confirmed: AtomicI64::new(confirmed.as_second()),
+            expires: AtomicI64::new(expires.as_second()),
+            max_age: i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX),
+        }
+    }
+
+    /// A source says that there is nothing newer; what it shows is signed until `expires`.
+    pub fn renew(&self, confirmed: Timestamp, expires: Timestamp) {
+        self.confirmed.store(confirmed.as_second(), Ordering::Relaxed);
+        self.expires.store(expires.as_second(), Ordering::Relaxed);
+    }
+
+    /// How current it is.
+    pub fn freshness(&self, now: Timestamp) -> Freshness {
+        let now = now.as_second();
+        if now >= self.expires.load(Ordering::Relaxed) {
+            Freshness::Expired
+        } else if now.saturating_sub(self.confirmed.load(Ordering::Relaxed)) > self.max_age {
+            Freshness::Stale
+        } else {
+            Freshness::Fresh
+        }
+    }
+
+    /// When a source last confirmed it.
+    pub fn confirmed(&self) -> Timestamp {
+        seconds(&self.confirmed)
+    }
+
+    /// Until when what was signed holds.
+    pub fn expires(&self) -> Timestamp {
+        seconds(&self.expires)
+    }
+}
+
+fn seconds(at: &AtomicI64) -> Timestamp {
+    // Every value was a timestamp when it was stored.
+    Timestamp::from_second(at.load(Ordering::Relaxed)).unwrap_or(Timestamp::MIN)
+}
+
+impl Snapshot {
+    /// How current it is.
+    pub fn freshness(&self, now: Timestamp) -> Freshness {
+        self.lease().map_or(Freshness::Fresh, |lease| lease.freshness(now))
+    }
+
+    /// How long it may be answered by; `None` for a policy directory.
+    pub fn lease(&self) -> Option<&Lease> {
+        self.publication.as_ref().map(|publication| &publication.lease)
+    }
+}
+
 impl PolicyReader {
     /// The active snapshot. One load per piece of work: a second one may give another policy.
     pub fn load(&self) -> ActiveSnapshot {
@@ -67,7 +157,7 @@ impl ActiveSnapshot {
 }
 
 impl PolicyWriter {
-    /// Makes a policy the active one. Gives the snapshot it replaced, so that the caller chooses where a large
+    /// Makes a policy that was never published the active one. Gives the snapshot it replaced, so that the caller chooses where a large
     /// policy is freed: never on a thread that answers requests.
     pub fn activate(
         &mut self,
@@ -75,8 +165,29 @@ impl PolicyWriter {
         serial: u64,
         now: Timestamp,
     ) -> (Arc<Snapshot>, Option<Arc<Snapshot>>) {
+        self.swap(policy, serial, None, now)
+    }
+
+    /// As [`Self::activate`], for a publication.
+    pub fn activate_published(
+        &mut self,
+        policy: Policy,
+        publication: Arc<Publication>,
+        now: Timestamp,
+    ) -> (Arc<Snapshot>, Option<Arc<Snapshot>>) {
+        self.swap(policy, publication.serial, Some(publication), now)
+    }
+
+    fn swap(
+        &mut self,
+        policy: Policy,
+        serial: u64,
+        publication: Option<Arc<Publication>>,
+        now: Timestamp,
+    ) -> (Arc<Snapshot>, Option<Arc<Snapshot>>) {
         self.generation = self.generation.saturating_add(1);
-        let snapshot = Arc::new(Snapshot { generation: self.generation, serial, activated_at: now, policy });
+        let generation = self.generation;
+        let snapshot = Arc::new(Snapshot { generation, serial, activated_at: now, policy, publication });
         let previous = self.cell.swap(Some(Arc::clone(&snapshot)));
         (snapshot, previous)
     }

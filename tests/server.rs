@@ -638,6 +638,50 @@ async fn sighup_reloads() {
     eventually("generation 2", reloaded).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_status_is_told_and_its_changes_are_sent() {
+    let sidecar = Sidecar::start(&[]).await;
+    let mut client = AuthorizationServiceClient::new(sidecar.uds().await);
+    let mut watch = client.watch_policy(v1::WatchPolicyRequest {}).await.unwrap().into_inner();
+    let first = watch.next().await.unwrap().unwrap().status.unwrap();
+    assert_eq!(first.policy.as_ref().unwrap().generation, 1);
+    assert_eq!(first.policy.as_ref().unwrap().freshness(), v1::PolicyFreshness::Fresh);
+    assert!(first.activated_at.is_some() && first.publication.is_none() && first.update_problems.is_empty());
+    let mut status = async || {
+        let answer = client.get_policy_status(v1::GetPolicyStatusRequest {}).await.unwrap();
+        answer.into_inner().status.unwrap()
+    };
+    assert_eq!(status().await, first);
+
+    std::fs::write(sidecar.policy.path().join("bad.json"), "{ \"not\": ").unwrap();
+    let refused = async || sidecar.readiness.report().last_reload_failure.is_some();
+    eventually("the refusal", refused).await;
+    let failed = status().await;
+    assert!(failed.update_problems[0].starts_with("bad.json:1:"), "{failed:?}");
+    assert!(failed.update_failed_at.is_some());
+    assert_eq!(failed.policy, first.policy);
+
+    std::fs::remove_file(sidecar.policy.path().join("bad.json")).unwrap();
+    revoke_alice(sidecar.policy.path());
+    let second = watch.next().await.unwrap().unwrap().status.unwrap().policy.unwrap();
+    assert_eq!(second.generation, 2);
+    assert_ne!(second.digest, first.policy.unwrap().digest);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_of_statuses_ends_with_the_drain() {
+    let mut sidecar = Sidecar::start(&["--drain-grace", "1m"]).await;
+    let mut client = AuthorizationServiceClient::new(sidecar.uds().await);
+    let mut watch = client.watch_policy(v1::WatchPolicyRequest {}).await.unwrap().into_inner();
+    assert!(watch.next().await.unwrap().is_ok());
+    let start = Instant::now();
+    sidecar.begin_drain();
+    assert!(watch.next().await.is_none());
+    drop(client);
+    sidecar.ended().await.unwrap();
+    assert!(start.elapsed() < DEADLINE, "not the grace");
+}
+
 // === the end ===
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,9 +5,11 @@
 //! never the flow itself. Imports `agent`, `policy`, `snapshot`, `cache`, `clock` and `model`; knows no protobuf.
 
 mod agents;
+mod freshness;
 
 use std::sync::Arc;
 
+pub use freshness::{ByPlane, FreshnessRules, WhenOld};
 use jiff::Timestamp;
 
 use crate::cache::{CachePolicy, DecisionCache};
@@ -34,6 +36,7 @@ pub struct Authorizer {
     reader: PolicyReader,
     cache: Arc<DecisionCache>,
     clock: Clock,
+    rules: FreshnessRules,
 }
 
 /// An answer.
@@ -65,7 +68,13 @@ pub struct Explained {
 impl Authorizer {
     /// A decision point over the active policy of a cell.
     pub fn new(reader: PolicyReader, cache: CacheSettings, clock: Clock) -> Self {
-        Self { reader, cache: Arc::new(DecisionCache::new(cache.policy, cache.max_bytes)), clock }
+        let cache = Arc::new(DecisionCache::new(cache.policy, cache.max_bytes));
+        Self { reader, cache, clock, rules: FreshnessRules::default() }
+    }
+
+    /// The same, answering by a policy that is no longer fresh as the rules say. Without them it answers everything.
+    pub fn with_freshness(self, rules: FreshnessRules) -> Self {
+        Self { rules, ..self }
     }
 
     /// The active snapshot: load it once per request or batch and hand it to every [`Authorizer::check`], so that
@@ -156,10 +165,28 @@ impl Authorizer {
         context: Option<&AgentContext<'_>>,
         now: Timestamp,
     ) -> Result<Answer, Undecided> {
+        self.rules.admit(snapshot, request, now)?;
         let agent = snapshot.policy.agent(request.subject.principal)?;
-        if agent.is_some() || context.is_some() {
-            return self.check_agent(snapshot, request, now, agent, context);
+        let mut answer = if agent.is_some() || context.is_some() {
+            self.check_agent(snapshot, request, now, agent, context)?
+        } else {
+            self.check_own(snapshot, request, now)?
+        };
+        if let Some(end) = self.rules.end(snapshot, request) {
+            let until = &mut answer.evaluation.valid_until;
+            *until = Some(until.map_or(end, |until| until.min(end)));
         }
+        Ok(answer)
+    }
+
+    /// Of a subject that is no agent: what it may, and what would help where it may not.
+    #[inline]
+    fn check_own(
+        &self,
+        snapshot: &Snapshot,
+        request: &CheckRequest<'_>,
+        now: Timestamp,
+    ) -> Result<Answer, Undecided> {
         let mut answer = self.check_ordinary(snapshot, request, now)?;
         if let Decision::NotAllowed(Why::Eligible(eligibility)) = answer.evaluation.decision {
             let activation = snapshot.policy.activation(eligibility).ok_or(Undecided::DamagedPolicy)?;

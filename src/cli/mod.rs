@@ -17,7 +17,7 @@ mod report;
 mod serve;
 mod validate;
 
-use ask::{check, explain, what_can, who_can};
+use ask::{check, explain, status, what_can, who_can};
 pub(crate) use serve::print_refused;
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("POSTERN_COMMIT"), ")");
@@ -55,6 +55,9 @@ enum Command {
     /// List who may do an action at a scope, and through what
     #[command(after_help = who_can::EXAMPLES)]
     WhoCan(Box<who_can::WhoCanArgs>),
+    /// Say which policy a running sidecar answers by, and how fresh it is
+    #[command(after_help = status::EXAMPLES)]
+    Status(status::StatusArgs),
     /// Say everything that is wrong with a policy directory
     #[command(after_help = validate::EXAMPLES)]
     Validate(validate::ValidateArgs),
@@ -115,6 +118,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Next {
         (Command::Explain(arguments), Some((_, matches))) => explain::run(&arguments, matches),
         (Command::WhatCan(arguments), Some((_, matches))) => what_can::run(&arguments, matches),
         (Command::WhoCan(arguments), Some((_, matches))) => who_can::run(&arguments, matches),
+        (Command::Status(arguments), _) => status::run(&arguments),
         (Command::Validate(arguments), _) => validate::run(&arguments),
         (Command::Completions(arguments), _) => completions::run(&arguments),
         (_, None) => Exit::Usage,

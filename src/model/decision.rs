@@ -85,12 +85,40 @@ pub enum Undecided {
         /// The subscription or management group whose place is not known.
         holder: String,
     },
+    /// The publication that decides is older than the sidecar may answer by, for a request like this.
+    #[error("the active policy is {}, and requests like this one are not answered by it", .0.name())]
+    PolicyOutdated(Freshness),
     /// The conditions take more work than one request may cost.
     #[error("the conditions that decide this take more steps than one request may")]
     ConditionsTooCostly,
     /// The compiled policy contradicts itself: damaged memory or a bug, never a decision.
     #[error("the compiled policy is damaged")]
     DamagedPolicy,
+}
+
+/// How current a published policy is. A policy directory is always fresh: it is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Freshness {
+    /// A source has confirmed lately that there is nothing newer.
+    Fresh,
+    /// No source has for longer than the setting `max-age`.
+    Stale,
+    /// What was signed is past its expiry.
+    Expired,
+}
+
+impl Freshness {
+    /// All of them, in order of age.
+    pub const ALL: [Self; 3] = [Self::Fresh, Self::Stale, Self::Expired];
+
+    /// The name on every interface.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Stale => "stale",
+            Self::Expired => "expired",
+        }
+    }
 }
 
 /// Why, for programs; the same codes on every interface.

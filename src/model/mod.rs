@@ -23,7 +23,7 @@ pub use agent_context::{
     StepState,
 };
 pub use attributes::{AttributeBag, Attributes, NoAttributes, OwnedValue, Value, ValueList};
-pub use decision::{AgentStop, Decision, DenyHit, Eligibility, Grant, ReasonCode, Undecided, Why};
+pub use decision::{AgentStop, Decision, DenyHit, Eligibility, Freshness, Grant, ReasonCode, Undecided, Why};
 pub use document::{
     ActivationPolicy, ActivationRequirements, AgentDocument, AgentLevel, AgentMode, At, ConditionText,
     DenyAssignment, DenyEffect, Documents, Group, Locator, ManagementGroup, PermissionBlock, RoleAssignment,

@@ -113,12 +113,15 @@ mod tests {
             generation: 1,
             serial: 0,
             digest: "sha256:00".into(),
-            activated_at: "then".into(),
+            activated_at: jiff::Timestamp::UNIX_EPOCH,
         });
-        readiness.reload_failed(ReloadFailure { at: "now".into(), problems: vec!["a.json:1:1: bad".into()] });
+        readiness.reload_failed(ReloadFailure {
+            at: jiff::Timestamp::UNIX_EPOCH,
+            problems: vec!["a.json:1:1: bad".into()],
+        });
         assert_eq!(
             text(&readiness.report()),
-            "ready\npolicy: generation 1, serial 0, sha256:00, active since then\nlast reload, at now, was \
+            "ready\npolicy: generation 1, serial 0, sha256:00, active since 1970-01-01T00:00:00Z\nlast reload, at 1970-01-01T00:00:00Z, was \
              refused and changed nothing:\n  a.json:1:1: bad\n"
         );
     }

@@ -11,12 +11,12 @@ use jiff::Timestamp;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::authorizer::Answer;
+use crate::authorizer::{Answer, Authorizer};
 use crate::model::{
     Action, ActivationRequirements, AgentContext, AgentMode, AgentStop, ApprovalAnswer, ApprovalVerdict,
-    AttributeBag, CheckRequest, ConsentAnswer, ConsentVerdict, Decision, ExecutedAs, NoAttributes, Plane,
-    PrincipalId, ReasonCode, RequestAttributes, RoleActivation, Scope, Step, StepKind, StepState, Subject,
-    Undecided, Value, ValueList,
+    AttributeBag, CheckRequest, ConsentAnswer, ConsentVerdict, Decision, ExecutedAs, Freshness, NoAttributes,
+    Plane, PrincipalId, ReasonCode, RequestAttributes, RoleActivation, Scope, Step, StepKind, StepState,
+    Subject, Undecided, Value, ValueList,
 };
 use crate::proto::v1;
 use crate::snapshot::Snapshot;
@@ -493,11 +493,27 @@ impl<'a> From<&'a v1::AttributeValue> for Value<'a> {
 // === answers ===
 
 /// Which policy decided.
-pub fn identity(snapshot: &Snapshot) -> v1::PolicyIdentity {
+pub fn identity(authorizer: &Authorizer, snapshot: &Snapshot) -> v1::PolicyIdentity {
+    let (freshness, age_seconds) = match snapshot.lease() {
+        // Nothing is asked of the clock for a directory.
+        None => (Freshness::Fresh, 0),
+        Some(lease) => {
+            let now = authorizer.now();
+            let age = now.as_second().saturating_sub(lease.confirmed().as_second());
+            (lease.freshness(now), u64::try_from(age).unwrap_or(0))
+        }
+    };
     v1::PolicyIdentity {
         serial: snapshot.serial,
         digest: snapshot.policy.digest().to_owned(),
         generation: snapshot.generation,
+        freshness: match freshness {
+            Freshness::Fresh => v1::PolicyFreshness::Fresh,
+            Freshness::Stale => v1::PolicyFreshness::Stale,
+            Freshness::Expired => v1::PolicyFreshness::Expired,
+        }
+        .into(),
+        age_seconds,
     }
 }
 
@@ -626,7 +642,7 @@ const fn reason_code(code: ReasonCode) -> v1::ReasonCode {
 pub const fn undecided_code(undecided: &Undecided) -> Code {
     match undecided {
         // Comes right by itself: retry.
-        Undecided::NoPolicy => Code::Unavailable,
+        Undecided::NoPolicy | Undecided::PolicyOutdated(_) => Code::Unavailable,
         // Comes right when somebody completes the policy, or makes its conditions smaller. To ask again does not help.
         Undecided::UnknownHierarchy { .. } | Undecided::ConditionsTooCostly => Code::FailedPrecondition,
         Undecided::DamagedPolicy => Code::Internal,
@@ -637,6 +653,8 @@ pub const fn undecided_code(undecided: &Undecided) -> Code {
 pub const fn undecided_reason(undecided: &Undecided) -> &'static str {
     match undecided {
         Undecided::NoPolicy => "NO_POLICY",
+        Undecided::PolicyOutdated(Freshness::Expired) => "POLICY_EXPIRED",
+        Undecided::PolicyOutdated(_) => "POLICY_STALE",
         Undecided::UnknownHierarchy { .. } => "UNKNOWN_HIERARCHY",
         Undecided::ConditionsTooCostly => "CONDITIONS_TOO_COSTLY",
         Undecided::DamagedPolicy => "DAMAGED_POLICY",
@@ -1133,7 +1151,7 @@ mod tests {
         // Explain answers what the flow does, and says what the rights of each give.
         let asked = check_request(&wire).unwrap();
         let explained = authorizer.explain(&snapshot, &asked.request, asked.agent.as_ref()).unwrap();
-        let answer = crate::server::explain::explained(&snapshot, &asked, &explained, "r");
+        let answer = crate::server::explain::explained(&authorizer, &snapshot, &asked, &explained, "r");
         assert_eq!((answer.result.as_ref(), answer.request_id.as_str()), (Some(&told), "r"));
         assert_eq!(answer.explanation.unwrap().decision(), v1::Decision::NotAllowed);
         let user = answer.on_behalf_of_explanation.unwrap();

@@ -233,6 +233,7 @@ fn read_page<'a>(
 
 /// Spells out an explanation. `request_id` is that of the request.
 pub fn explained(
+    authorizer: &Authorizer,
     snapshot: &Snapshot,
     asked: &Asked<'_>,
     explained: &Explained,
@@ -240,7 +241,7 @@ pub fn explained(
 ) -> v1::ExplainResponse {
     v1::ExplainResponse {
         result: Some(convert::result(snapshot, asked, &explained.answer)),
-        policy: Some(convert::identity(snapshot)),
+        policy: Some(convert::identity(authorizer, snapshot)),
         request_id: request_id.to_owned(),
         explanation: Some(explanation(&explained.subject)),
         on_behalf_of_explanation: explained.on_behalf_of.as_ref().map(explanation),
@@ -268,7 +269,7 @@ pub fn permissions(
         eligible: filling.take(&list.eligible, role_activation),
         operations: filling.take(&list.operations, permitted_operation),
         next_page_token: filling.next(token),
-        policy: Some(convert::identity(snapshot)),
+        policy: Some(convert::identity(authorizer, snapshot)),
         request_id: page.request_id.to_owned(),
         truncated: list.truncated,
     })
@@ -304,7 +305,7 @@ pub fn principals(
             activation: Some(role_activation(&eligible.activation)),
         }),
         next_page_token: filling.next(token),
-        policy: Some(convert::identity(snapshot)),
+        policy: Some(convert::identity(authorizer, snapshot)),
         request_id: page.request_id.to_owned(),
         truncated: list.truncated,
     })

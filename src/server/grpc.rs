@@ -18,7 +18,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::authorizer::{Answer, Authorizer};
 use crate::metrics::{CheckLabels, Metrics, QueryLabels};
-use crate::model::{Action, Plane, ReasonCode, Scope, Undecided};
+use crate::model::{Action, Freshness, Plane, ReasonCode, Scope, Undecided};
 use crate::proto::v1;
 use crate::proto::v1::authorization_service_server::{AuthorizationService, AuthorizationServiceServer};
 use crate::snapshot::Snapshot;
@@ -27,6 +27,7 @@ use super::Transport;
 use super::convert::{self, Asked};
 use super::explain::{self, Unanswered};
 use super::health::Health;
+use super::status::{PolicyFeed, Watched};
 use super::trace::{CallSpan, Method, Tracing};
 
 /// Settings of the service.
@@ -47,6 +48,7 @@ pub struct AuthorizationApi {
     max_batch_items: usize,
     counters: Counters,
     queries: Queries,
+    feed: PolicyFeed,
     /// `None` where nobody receives traces: then nothing of them is on the path.
     tracing: Option<Tracing>,
 }
@@ -92,6 +94,7 @@ impl AuthorizationApi {
         settings: GrpcSettings,
         transport: Transport,
         metrics: &Metrics,
+        feed: PolicyFeed,
         tracer: Option<SdkTracer>,
     ) -> Self {
         Self {
@@ -99,6 +102,7 @@ impl AuthorizationApi {
             max_batch_items: settings.max_batch_items,
             counters: Counters::bind(metrics, transport),
             queries: Queries::new(metrics, transport),
+            feed,
             tracing: tracer.map(Tracing::new),
         }
     }
@@ -127,7 +131,7 @@ impl AuthorizationApi {
                 }
                 Ok(v1::CheckResponse {
                     result: Some(convert::result(snapshot, &asked, &answer)),
-                    policy: Some(convert::identity(snapshot)),
+                    policy: Some(convert::identity(&self.authorizer, snapshot)),
                     request_id: wire.request_id.clone(),
                 })
             }
@@ -171,7 +175,7 @@ impl AuthorizationApi {
             .collect();
         Ok(v1::BatchCheckResponse {
             results,
-            policy: Some(convert::identity(snapshot)),
+            policy: Some(convert::identity(&self.authorizer, snapshot)),
             request_id: wire.request_id.clone(),
             item_limit: u32::try_from(self.max_batch_items).unwrap_or(u32::MAX),
         })
@@ -289,7 +293,7 @@ fn explain_now(
         }
     }
     let (snapshot, explained) = outcome?;
-    Ok(explain::explained(snapshot, &asked, &explained, request_id))
+    Ok(explain::explained(authorizer, snapshot, &asked, &explained, request_id))
 }
 
 fn list_permissions_now(
@@ -376,6 +380,23 @@ impl Queries {
 
 #[tonic::async_trait]
 impl AuthorizationService for AuthorizationApi {
+    type WatchPolicyStream = Watched;
+
+    async fn get_policy_status(
+        &self,
+        _request: Request<v1::GetPolicyStatusRequest>,
+    ) -> Result<Response<v1::GetPolicyStatusResponse>, Status> {
+        let status = Some(self.feed.status(&self.authorizer));
+        Ok(Response::new(v1::GetPolicyStatusResponse { status }))
+    }
+
+    async fn watch_policy(
+        &self,
+        _request: Request<v1::WatchPolicyRequest>,
+    ) -> Result<Response<Watched>, Status> {
+        Ok(Response::new(self.feed.watch(&self.authorizer)))
+    }
+
     async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
         let mut span = self.tracing.as_ref().map(|tracing| tracing.start(Method::Check, request.metadata()));
         self.check_now(request.get_ref(), span.as_mut()).map(Response::new)
@@ -420,6 +441,8 @@ struct Counters {
     /// Indexed by [`slot`].
     checks: [Counter; SLOTS],
     no_policy: Counter,
+    policy_stale: Counter,
+    policy_expired: Counter,
     unknown_hierarchy: Counter,
     conditions_too_costly: Counter,
     damaged_policy: Counter,
@@ -460,6 +483,8 @@ impl Counters {
         Self {
             checks,
             no_policy: undecided(&Undecided::NoPolicy),
+            policy_stale: undecided(&Undecided::PolicyOutdated(Freshness::Stale)),
+            policy_expired: undecided(&Undecided::PolicyOutdated(Freshness::Expired)),
             unknown_hierarchy: undecided(&Undecided::UnknownHierarchy { holder: String::new() }),
             conditions_too_costly: undecided(&Undecided::ConditionsTooCostly),
             damaged_policy: undecided(&Undecided::DamagedPolicy),
@@ -493,6 +518,8 @@ impl Counters {
     fn count_undecided(&self, undecided: Undecided) -> Undecided {
         let counter = match undecided {
             Undecided::NoPolicy => &self.no_policy,
+            Undecided::PolicyOutdated(Freshness::Expired) => &self.policy_expired,
+            Undecided::PolicyOutdated(_) => &self.policy_stale,
             Undecided::UnknownHierarchy { .. } => &self.unknown_hierarchy,
             Undecided::ConditionsTooCostly => &self.conditions_too_costly,
             Undecided::DamagedPolicy => &self.damaged_policy,
@@ -508,6 +535,8 @@ mod tests {
     use crate::authorizer::CacheSettings;
     use crate::cache::CachePolicy;
     use crate::clock::Clock;
+    use crate::drain::Drain;
+    use crate::readiness::Readiness;
 
     #[tokio::test]
     async fn a_flood_is_refused_and_counted() {
@@ -515,8 +544,10 @@ mod tests {
         let cache = CacheSettings { policy: CachePolicy::Off, max_bytes: 0 };
         let settings = GrpcSettings { max_batch_items: 1, max_request_bytes: 1 << 20, reflection: false };
         let metrics = Metrics::new("", "");
+        let (_activated, activations) = tokio::sync::watch::channel(0);
+        let feed = PolicyFeed { readiness: Readiness::new(), activations, drain: Drain::new() };
         let authorizer = Authorizer::new(reader, cache, Clock::system());
-        let api = AuthorizationApi::new(authorizer, settings, Transport::Tcp, &metrics, None);
+        let api = AuthorizationApi::new(authorizer, settings, Transport::Tcp, &metrics, feed, None);
         let explain = async || {
             let check = v1::CheckRequest {
                 subject: Some(v1::Subject { principal_id: "alice".into(), ..Default::default() }),

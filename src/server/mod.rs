@@ -1,6 +1,6 @@
 //! The edge: the gRPC service, its health and reflection, the listeners and the admin endpoint. Imports
-//! `authorizer` and below; the generated types stay in `convert`, `explain` and
-//! the signatures of `grpc`.
+//! `authorizer` and below; the generated types stay in `convert`, `explain`,
+//! `status` and the signatures of `grpc`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ pub mod explain;
 pub mod grpc;
 pub mod health;
 pub mod listen;
+pub mod status;
 mod trace;
 
 /// Where a started process listens.

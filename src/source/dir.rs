@@ -6,7 +6,7 @@
 //!                                                                             └─ activate: one pointer
 //! ```
 //!
-//! The [`Updater`] owns the only [`PolicyWriter`]. A failure is logged, counted and told by `/readyz`.
+//! The [`Updater`] owns the [`Activator`], and with it the only writer. A failure is logged, counted and told by `/readyz`.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
@@ -14,22 +14,19 @@ use std::hash::{Hash, Hasher};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-use crate::clock::Clock;
 use crate::condition::Extensions;
 use crate::documents::{self, Lenience, ReadOptions};
-use crate::metrics::{ActivePolicy, PolicyMetrics};
 use crate::model::{Problem, Problems, Severity};
 use crate::policy::{CompileOptions, Policy};
-use crate::readiness::{Block, PolicyDetail, Readiness, ReloadFailure};
-use crate::snapshot::{PolicyWriter, Snapshot};
+
+use super::activate::Activator;
 
 /// How often the directory is looked at where changes cannot be watched.
 const POLL_WITHOUT_WATCH: Duration = Duration::from_secs(2);
@@ -37,8 +34,6 @@ const POLL_WITHOUT_WATCH: Duration = Duration::from_secs(2);
 const POLL_BESIDE_WATCH: Duration = Duration::from_secs(30);
 /// A stream of edits is not waited out for ever: after this many debounce times it is loaded as it is.
 const MAX_DEBOUNCES: u32 = 10;
-/// How often a replaced policy is asked whether its last reader has gone.
-const RETIRE_POLL: Duration = Duration::from_millis(50);
 /// Deeper than any policy directory; ends a cycle of symbolic links.
 const MAX_DEPTH: usize = 16;
 
@@ -88,18 +83,8 @@ pub struct Updater {
     pub options: LoadOptions,
     /// How long a change must be followed by silence.
     pub debounce: Duration,
-    /// The only one.
-    pub writer: PolicyWriter,
-    /// The time of activations.
-    pub clock: Clock,
-    /// Told what is active.
-    pub readiness: Readiness,
-    /// Dropped at the first activation.
-    pub waiting: Option<Block>,
-    /// Told what is active.
-    pub metrics: PolicyMetrics,
-    /// Sends the generation at each activation.
-    pub activated: watch::Sender<u64>,
+    /// What makes it the active one.
+    pub activator: Activator,
 }
 
 /// Reads and compiles. Blocks.
@@ -159,8 +144,7 @@ impl Updater {
         match self.load().await {
             Ok(loaded) if loaded.policy.digest() == digest => {
                 tracing::debug!(why, "the policy is unchanged");
-                self.metrics.unchanged();
-                self.readiness.reload_unchanged();
+                self.activator.unchanged();
                 tokio::task::spawn_blocking(move || drop(loaded));
             }
             Ok(loaded) => {
@@ -171,11 +155,7 @@ impl Updater {
                 let errors = refused.problems.count(Severity::Error);
                 tracing::error!(why, errors, "the changed policy is refused, the active one stays");
                 log_problems(&refused.problems);
-                self.metrics.refused();
-                self.readiness.reload_failed(ReloadFailure {
-                    at: self.clock.now().to_string(),
-                    problems: refused.problems.iter().map(ToString::to_string).collect(),
-                });
+                self.activator.refused(refused.problems.iter().map(ToString::to_string).collect());
             }
         }
     }
@@ -191,56 +171,9 @@ impl Updater {
     }
 
     fn activate(&mut self, loaded: Loaded) -> String {
-        let now = self.clock.now();
-        let counts = loaded.policy.counts();
-        // A directory was never published: it has no serial.
-        let (snapshot, previous) = self.writer.activate(loaded.policy, 0, now);
-        let digest = snapshot.policy.digest().to_owned();
-        self.metrics.activated(&ActivePolicy {
-            generation: snapshot.generation,
-            serial: snapshot.serial,
-            digest: &digest,
-            activated_at: now.as_duration().as_secs_f64(),
-            objects: &[
-                ("role_definition", counts.role_definitions),
-                ("role_assignment", counts.role_assignments),
-                ("deny_assignment", counts.deny_assignments),
-                ("principal", counts.principals),
-                ("scope", counts.scopes),
-            ],
-            bytes: counts.bytes,
-        });
-        self.readiness.policy_activated(PolicyDetail {
-            generation: snapshot.generation,
-            serial: snapshot.serial,
-            digest: digest.clone(),
-            activated_at: now.to_string(),
-        });
-        self.activated.send_replace(snapshot.generation);
-        self.waiting = None;
-        tracing::info!(
-            generation = snapshot.generation,
-            digest,
-            files = loaded.files,
-            role_definitions = counts.role_definitions,
-            role_assignments = counts.role_assignments,
-            deny_assignments = counts.deny_assignments,
-            bytes = counts.bytes,
-            "policy active"
-        );
-        if let Some(previous) = previous {
-            tokio::spawn(retire(previous));
-        }
-        digest
+        tracing::info!(files = loaded.files, "the policy directory is read");
+        self.activator.activate(loaded.policy, None).policy.digest().to_owned()
     }
-}
-
-/// Whoever drops the last reference of a large policy pays for it: not a thread that answers requests.
-async fn retire(snapshot: Arc<Snapshot>) {
-    while Arc::strong_count(&snapshot) > 1 {
-        sleep(RETIRE_POLL).await;
-    }
-    tokio::task::spawn_blocking(move || drop(snapshot));
 }
 
 async fn hung_up(signal: &mut Option<Signal>) {
@@ -411,7 +344,6 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::model::Documents;
 
     async fn sees(changes: &mut Changes) -> bool {
         timeout(Duration::from_secs(10), changes.next(Duration::from_millis(20))).await.is_ok()
@@ -475,25 +407,6 @@ mod tests {
         fs::read(dir.path().join("a.json")).unwrap();
         let waited = timeout(Duration::from_millis(300), changes.next(Duration::from_millis(20))).await;
         assert!(waited.is_err());
-    }
-
-    #[tokio::test]
-    async fn a_replaced_policy_is_freed_when_its_last_reader_has_gone() {
-        let policy = || Policy::compile(&Documents::default(), CompileOptions::default()).unwrap();
-        let (mut writer, reader) = crate::snapshot::cell();
-        writer.activate(policy(), 0, jiff::Timestamp::UNIX_EPOCH);
-        let kept = reader.load_full().unwrap();
-        let (_, previous) = writer.activate(policy(), 0, jiff::Timestamp::UNIX_EPOCH);
-        let freed = Arc::downgrade(&kept);
-        let mut retiring = std::pin::pin!(retire(previous.unwrap()));
-        assert!(timeout(Duration::from_millis(100), &mut retiring).await.is_err(), "somebody reads it");
-        drop(kept);
-        retiring.await;
-        let start = Instant::now();
-        while freed.upgrade().is_some() {
-            assert!(start.elapsed() < Duration::from_secs(10));
-            tokio::task::yield_now().await;
-        }
     }
 
     #[test]

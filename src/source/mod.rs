@@ -1,4 +1,5 @@
 //! Where policies come from, and the one loop that activates them. Imports `documents`, `policy`, `snapshot` and
 //! the leaves.
 
+pub mod activate;
 pub mod dir;

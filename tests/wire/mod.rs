@@ -5,14 +5,17 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use postern::authorizer::{Authorizer, CacheSettings};
 use postern::clock::Clock;
+use postern::drain::Drain;
 use postern::metrics::Metrics;
 use postern::policy::Policy;
 use postern::proto::v1;
 use postern::proto::v1::attribute_value::Value as Wire;
 use postern::proto::v1::authorization_service_client::AuthorizationServiceClient;
+use postern::readiness::Readiness;
 use postern::server::Transport;
 use postern::server::grpc::{self, AuthorizationApi, GrpcSettings};
 use postern::server::health::Health;
+use postern::server::status::PolicyFeed;
 use postern::snapshot::{PolicyWriter, cell};
 use serde_json::Value;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -38,8 +41,16 @@ impl Sidecar {
         let client = runtime.block_on(async {
             let settings =
                 GrpcSettings { max_batch_items: 10, max_request_bytes: 1 << 20, reflection: false };
-            let api =
-                AuthorizationApi::new(authorizer, settings, Transport::Unix, &Metrics::new("", ""), None);
+            let (_activated, activations) = tokio::sync::watch::channel(0);
+            let feed = PolicyFeed { readiness: Readiness::new(), activations, drain: Drain::new() };
+            let api = AuthorizationApi::new(
+                authorizer,
+                settings,
+                Transport::Unix,
+                &Metrics::new("", ""),
+                feed,
+                None,
+            );
             let router = grpc::router(api, &Health::new().await, settings).unwrap();
             let listener = UnixListenerStream::new(tokio::net::UnixListener::bind(&path).unwrap());
             tokio::spawn(router.serve_with_incoming(listener));

@@ -115,7 +115,7 @@ fn here(directory: Directory<'_>, question: &v1::CheckRequest) -> Result<v1::Che
         .map_err(|undecided| NoAnswer::Status(convert::undecided_status(&undecided)))?;
     Ok(v1::CheckResponse {
         result: Some(convert::result(&here.snapshot, &asked, &answer)),
-        policy: Some(convert::identity(&here.snapshot)),
+        policy: Some(convert::identity(&here.authorizer, &here.snapshot)),
         request_id: String::new(),
     })
 }

@@ -81,7 +81,7 @@ fn here(directory: Directory<'_>, request: &v1::ExplainRequest) -> Result<v1::Ex
         .authorizer
         .explain(&here.snapshot, &asked.request, asked.agent.as_ref())
         .map_err(|undecided| NoAnswer::Status(convert::undecided_status(&undecided)))?;
-    Ok(explain::explained(&here.snapshot, &asked, &explained, ""))
+    Ok(explain::explained(&here.authorizer, &here.snapshot, &asked, &explained, ""))
 }
 
 fn tell(answer: &v1::ExplainResponse, json: bool) -> std::io::Result<Exit> {

@@ -29,6 +29,7 @@ mod list;
 mod operations;
 mod question;
 mod spell;
+pub(super) mod status;
 mod tree;
 pub(super) mod what_can;
 pub(super) mod who_can;
@@ -115,6 +116,15 @@ fn time(text: &str) -> Result<Timestamp, String> {
     text.parse().map_err(|_| "wanted a time with its zone such as `2026-01-31T09:30:00Z`".to_owned())
 }
 
+/// The address of a sidecar, if it is one.
+fn sidecar_address(address: &str) -> Result<&str, &'static str> {
+    if address.starts_with("unix:") || address.starts_with("http://") {
+        Ok(address)
+    } else {
+        Err("`--connect` wants `unix:///path` or `http://host:port`")
+    }
+}
+
 impl AskArgs {
     /// A flag wins over a variable; two of the same kind say nothing.
     fn whom(&self, matches: &ArgMatches) -> Result<Whom<'_>, &'static str> {
@@ -138,10 +148,7 @@ impl AskArgs {
                 options: self.how.options(),
                 clock: self.now.map_or_else(Clock::system, Clock::manual),
             }),
-            (_, Some((address, _))) if address.starts_with("unix:") || address.starts_with("http://") => {
-                Whom::Sidecar(address)
-            }
-            (_, Some(_)) => return Err("`--connect` wants `unix:///path` or `http://host:port`"),
+            (_, Some((address, _))) => Whom::Sidecar(sidecar_address(address)?),
             (None, None) => {
                 return Err(
                     "nobody to ask; give `--policy DIR` or `--connect ADDRESS`, or set POSTERN_POLICY \
