@@ -3,3 +3,4 @@
 
 pub mod activate;
 pub mod dir;
+pub mod state;
