@@ -250,6 +250,36 @@ async fn explanations_and_lists_of_a_sidecar() {
     tokio::task::spawn_blocking(compare).await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_of_a_sidecar() {
+    let sidecar = Sidecar::start(&[]).await;
+    let address = format!("unix://{}", sidecar.addresses.uds().unwrap().display());
+    let status = async |more: &'static [&'static str]| {
+        let address = address.clone();
+        let run = move || run(&[&["status", "--connect", &address], more].concat());
+        tokio::task::spawn_blocking(run).await.unwrap()
+    };
+    let output = status(&["--json"]).await;
+    assert_eq!(code(&output), 0, "{output:?}");
+    let told = json(&output);
+    assert_eq!(told["policy"]["generation"], 1);
+    assert_eq!(told["policy"]["freshness"], "fresh");
+    assert_eq!(told["publication"], Value::Null);
+    let text = stdout(&status(&[]).await);
+    assert!(text.starts_with("policy    serial 0, generation 1\ndigest    sha256:"), "{text}");
+
+    std::fs::write(sidecar.policy.path().join("bad.json"), "{ \"not\": ").unwrap();
+    eventually("the refusal", async || sidecar.readiness.report().last_reload_failure.is_some()).await;
+    let output = status(&[]).await;
+    assert_eq!(code(&output), 3, "{output:?}");
+    assert!(stdout(&output).contains("bad.json:1:"), "{output:?}");
+
+    drop(sidecar);
+    for (connect, expected) in [("http://127.0.0.1:1", 1), ("ftp://there", 2)] {
+        assert_eq!(code(&run(&["status", "--connect", connect])), expected, "{connect}");
+    }
+}
+
 #[test]
 fn check_that_cannot_decide() {
     let dir = policy();
