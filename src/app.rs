@@ -21,7 +21,7 @@ use tonic::transport::server::TcpIncoming;
 use crate::authorizer::Authorizer;
 use crate::cli;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, PolicySource};
 use crate::drain::{Drain, Signals};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
@@ -34,6 +34,7 @@ use crate::server::{Addresses, Transport};
 use crate::snapshot;
 use crate::source::activate::Activator;
 use crate::source::dir::{Refused, Updater};
+use crate::source::remote::{RemoteUpdater, StartError};
 use crate::telemetry::{LogFormat, Traces, TracesError, init_logs};
 
 /// The commit this was built from.
@@ -56,6 +57,9 @@ pub enum RunError {
     /// The reflection service.
     #[error("the reflection service cannot be built: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// What publications are verified by, or where they are kept.
+    #[error(transparent)]
+    Source(#[from] StartError),
     /// A runtime or a signal handler.
     #[error("{step}: {source}")]
     System {
@@ -98,6 +102,25 @@ struct AdminRuntime {
     handle: Handle,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// What keeps the active policy the newest.
+enum PolicyUpdater {
+    Directory(Updater),
+    Published(Box<RemoteUpdater>),
+}
+
+impl PolicyUpdater {
+    /// Ends only when the first policy of a directory is refused.
+    async fn run(self) -> Result<(), Refused> {
+        match self {
+            Self::Directory(updater) => updater.run().await,
+            Self::Published(updater) => {
+                updater.run().await;
+                Ok(())
+            }
+        }
+    }
 }
 
 /// The end of a task that should not have ended.
@@ -194,7 +217,7 @@ impl Bound {
         let metrics = Metrics::new(VERSION, COMMIT);
         let (writer, reader) = snapshot::cell();
         let clock = Clock::system();
-        let authorizer = Authorizer::new(reader, config.cache, clock.clone());
+        let authorizer = Authorizer::new(reader, config.cache, clock.clone()).with_freshness(config.freshness);
         let health = Health::new().await;
         let drain = Drain::new();
         let (activated, mut activations) = watch::channel(0);
@@ -206,11 +229,16 @@ impl Bound {
             metrics: metrics.policy(),
             activated,
         };
-        let updater = Updater {
-            path: config.policy.clone(),
-            options: config.load,
-            debounce: config.reload_debounce,
-            activator,
+        let updater = match config.policy.clone() {
+            PolicySource::Directory(path) => PolicyUpdater::Directory(Updater {
+                path,
+                options: config.load,
+                debounce: config.reload_debounce,
+                activator,
+            }),
+            PolicySource::Published(settings) => {
+                PolicyUpdater::Published(Box::new(RemoteUpdater::new(settings, activator)?))
+            }
         };
         let feed = PolicyFeed {
             readiness: readiness.clone(),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command};
 
-use crate::authorizer::CacheSettings;
+use crate::authorizer::{ByPlane, CacheSettings, FreshnessRules, WhenOld};
 use crate::cache::CachePolicy;
 use crate::documents::Lenience;
 use crate::drain::DrainSettings;
@@ -20,6 +20,7 @@ use crate::model::Wildcards;
 use crate::policy::CompileOptions;
 use crate::server::grpc::GrpcSettings;
 use crate::source::dir::LoadOptions;
+use crate::source::remote::RemoteSettings;
 use crate::telemetry::{LogFormat, is_log_filter};
 
 /// Where `postern serve` listens unless told otherwise.
@@ -43,6 +44,39 @@ pub struct ServeArgs {
     /// Policy directory (or one file): JSON or YAML as Azure exports it; watched and reloaded
     #[arg(long, env = "POSTERN_POLICY", value_name = "DIR")]
     pub policy: Option<String>,
+
+    /// Where signed publications lie, instead of `--policy`: a directory, `https://`, `s3://`, `az://` or `gs://`;
+    /// several, separated by commas, are mirrors in the order they are asked
+    #[arg(long, env = "POSTERN_SOURCE", value_name = "URL")]
+    pub source: Option<String>,
+
+    /// The root metadata that publications are verified by, as `postern repo init` writes it; with `--source`
+    #[arg(long, env = "POSTERN_TRUSTED_ROOT", value_name = "FILE")]
+    pub trusted_root: Option<String>,
+
+    /// Where verified publications are kept, so that a restart needs no network; with `--source`
+    #[arg(long, env = "POSTERN_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<String>,
+
+    /// How often a source is asked for something newer
+    #[arg(long, env = "POSTERN_POLL_INTERVAL", value_name = "TIME", default_value = "10s")]
+    pub poll_interval: String,
+
+    /// A publication that no source has confirmed for this long is stale
+    #[arg(long, env = "POSTERN_MAX_AGE", value_name = "TIME", default_value = "1h")]
+    pub max_age: String,
+
+    /// What a stale publication still answers: `serve`, `read-only` or `deny`, or by plane `control=…,data=…`
+    #[arg(long, env = "POSTERN_WHEN_STALE", value_name = "RULE", default_value = "serve")]
+    pub when_stale: String,
+
+    /// What a publication past its signed expiry still answers, in the same words
+    #[arg(long, env = "POSTERN_WHEN_EXPIRED", value_name = "RULE", default_value = "deny")]
+    pub when_expired: String,
+
+    /// The largest bundle that is read
+    #[arg(long, env = "POSTERN_MAX_BUNDLE_BYTES", value_name = "SIZE", default_value = "512MiB")]
+    pub max_bundle_bytes: String,
 
     /// Take real exports: assignments to unknown roles or at invalid scopes are warnings and grant nothing
     #[arg(
@@ -152,8 +186,8 @@ pub struct ServeArgs {
 /// What `postern serve` does.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Policy directory or file.
-    pub policy: PathBuf,
+    /// Where the policy comes from.
+    pub policy: PolicySource,
     /// How it is read.
     pub load: LoadOptions,
     /// Unix socket.
@@ -166,6 +200,8 @@ pub struct Config {
     pub grpc: GrpcSettings,
     /// The decision cache.
     pub cache: CacheSettings,
+    /// What a publication that is no longer fresh still answers.
+    pub freshness: FreshnessRules,
     /// Threads of the serving runtime.
     pub workers: usize,
     /// The end.
@@ -178,6 +214,15 @@ pub struct Config {
     pub log_level: String,
     /// Every setting as it was written, for the log at start.
     pub effective: Vec<Effective>,
+}
+
+/// Where the policy comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PolicySource {
+    /// A policy directory or file, watched.
+    Directory(PathBuf),
+    /// Signed publications, polled.
+    Published(RemoteSettings),
 }
 
 /// The Unix socket.
@@ -258,15 +303,15 @@ impl Config {
         problems: Vec<ConfigProblem>,
     ) -> Result<Self, ConfigErrors> {
         let mut reader = Reader { given, problems };
-        let policy = reader.read("policy", "a policy directory", |text| Some(PathBuf::from(text)));
-        if !reader.has("policy") {
+        let policy = reader.policy_source();
+        if policy.is_none() && !reader.has("policy") && !reader.has("source") {
             reader.problems.push(ConfigProblem {
                 key: "policy".into(),
                 origin: Origin::Default,
                 value: None,
                 wanted:
                     "a policy directory: give `--policy DIR`, set POSTERN_POLICY, or write `policy` into \
-                         the file"
+                         the file; or a source of publications: `--source URL` with `--trusted-root FILE`"
                         .into(),
             });
         }
@@ -292,6 +337,8 @@ impl Config {
             reader.refuse("tcp", "a listener: without `--uds` there would be none");
         }
         let admin = reader.read("admin", "an address and port such as `127.0.0.1:4771`, or `off`", listener);
+        let when_stale = reader.read("when-stale", RULES, by_plane);
+        let when_expired = reader.read("when-expired", RULES, by_plane);
         let lenient = reader.bool("lenient");
         let strict_wildcards = reader.bool("strict-wildcards");
         let condition_extensions = reader.bool("condition-extensions");
@@ -341,6 +388,7 @@ impl Config {
                     reflection: reflection?,
                 },
                 cache: CacheSettings { policy: cache?, max_bytes: cache_max_bytes? },
+                freshness: FreshnessRules { stale: when_stale?, expired: when_expired? },
                 workers: workers?,
                 drain: DrainSettings { delay: drain_delay?, grace: drain_grace? },
                 reload_debounce: reload_debounce?,
@@ -532,6 +580,54 @@ impl Reader {
         self.read(key, "a time such as `10s` or `500ms`, at most 1h", duration)
     }
 
+    /// A directory, or publications; not both, and nothing of the one with the other.
+    fn policy_source(&mut self) -> Option<PolicySource> {
+        let directory = self.read("policy", "a policy directory", |text| Some(PathBuf::from(text)));
+        let sources = self.read("source", "one or more URLs, separated by commas", |text| {
+            let sources: Vec<String> = text.split(',').map(|source| source.trim().to_owned()).collect();
+            (!sources.iter().any(String::is_empty)).then_some(sources)
+        });
+        let trusted_root = self.read("trusted-root", "a file", |text| Some(PathBuf::from(text)));
+        let state_dir = self.read("state-dir", "a directory", |text| Some(PathBuf::from(text)));
+        let poll_interval = self.read("poll-interval", "a time from 100ms to 1h such as `10s`", |text| {
+            duration(text).filter(|interval| *interval >= Duration::from_millis(100))
+        });
+        let max_age = self.read("max-age", "a time from 1s to 365d such as `1h`", |text| {
+            long_duration(text).filter(|age| *age >= Duration::from_secs(1))
+        });
+        let max_bundle_bytes =
+            self.read("max-bundle-bytes", "a size from 4KiB to 64GiB such as `512MiB`", |text| {
+                size(text).filter(|bytes| (4 << 10..=64 << 30).contains(bytes))
+            });
+        if !self.has("source") {
+            for key in ["trusted-root", "state-dir"] {
+                if self.has(key) {
+                    self.refuse(key, "nothing: it goes with `source`");
+                }
+            }
+            return directory.map(PolicySource::Directory);
+        }
+        if self.has("policy") {
+            self.refuse("source", "to be the only one: `policy` is given, too");
+        }
+        if !self.has("trusted-root") {
+            self.problems.push(ConfigProblem {
+                key: "trusted-root".into(),
+                origin: Origin::Default,
+                value: None,
+                wanted: "the root metadata that publications of the source are verified by".into(),
+            });
+        }
+        Some(PolicySource::Published(RemoteSettings {
+            sources: sources?,
+            trusted_root: trusted_root?,
+            state_dir,
+            poll_interval: poll_interval?,
+            max_age: max_age?,
+            max_bundle_bytes: max_bundle_bytes?,
+        }))
+    }
+
     fn refuse(&mut self, key: &str, wanted: &str) {
         let given = self.given.get(key);
         self.problems.push(ConfigProblem {
@@ -562,6 +658,35 @@ fn mode(text: &str) -> Option<u32> {
 /// `Some(None)` is `off`.
 fn listener(text: &str) -> Option<Option<SocketAddr>> {
     if text == "off" { Some(None) } else { text.parse().ok().map(Some) }
+}
+
+const RULES: &str = "`serve`, `read-only` or `deny`, or `control=…,data=…` with these words";
+
+/// One word for both planes, or a word for each.
+fn by_plane(text: &str) -> Option<ByPlane> {
+    let word = |text: &str| match text {
+        "serve" => Some(WhenOld::Serve),
+        "read-only" => Some(WhenOld::ReadOnly),
+        "deny" => Some(WhenOld::Deny),
+        _ => None,
+    };
+    if let Some(rule) = word(text) {
+        return Some(ByPlane::both(rule));
+    }
+    let (mut control, mut data) = (None, None);
+    for part in text.split(',') {
+        let (plane, rule) = part.split_once('=')?;
+        let place = match plane.trim() {
+            "control" => &mut control,
+            "data" => &mut data,
+            _ => return None,
+        };
+        // A plane that is named twice is a slip.
+        if place.replace(word(rule.trim())?).is_some() {
+            return None;
+        }
+    }
+    Some(ByPlane { control: control?, data: data? })
 }
 
 fn cache(text: &str) -> Option<CachePolicy> {
@@ -607,6 +732,11 @@ fn size(text: &str) -> Option<u64> {
 }
 
 fn duration(text: &str) -> Option<Duration> {
+    long_duration(text).filter(|duration| *duration <= Duration::from_secs(3600))
+}
+
+/// Up to a year.
+fn long_duration(text: &str) -> Option<Duration> {
     let (digits, unit) = split_unit(text);
     let number = number(digits)?;
     let duration = match unit {
@@ -614,10 +744,11 @@ fn duration(text: &str) -> Option<Duration> {
         "s" => Duration::from_secs(number),
         "m" | "min" => Duration::from_secs(number.checked_mul(60)?),
         "h" => Duration::from_secs(number.checked_mul(3600)?),
+        "d" => Duration::from_secs(number.checked_mul(86_400)?),
         "" if number == 0 => Duration::ZERO,
         _ => return None,
     };
-    Some(duration).filter(|duration| *duration <= Duration::from_secs(3600))
+    Some(duration).filter(|duration| *duration <= Duration::from_secs(365 * 86_400))
 }
 
 // === impls of std traits ===
@@ -697,6 +828,33 @@ mod tests {
         let config = with(&[("policy", "dir"), ("uds", "/s"), ("tcp", "[::1]:1")]).unwrap();
         assert_eq!(config.tcp, Some("[::1]:1".parse().unwrap()));
         assert_eq!(problems(&[("policy", "dir"), ("tcp", "off")]), ["tcp"]);
+    }
+
+    #[test]
+    fn a_directory_or_publications() {
+        let published = [("source", "https://a/p, /mirror"), ("trusted-root", "root.json")];
+        let PolicySource::Published(remote) = with(&published).unwrap().policy else { panic!() };
+        assert_eq!(remote.sources, ["https://a/p", "/mirror"]);
+        assert_eq!((remote.poll_interval, remote.max_age), (Duration::from_secs(10), Duration::from_secs(3600)));
+        assert_eq!(problems(&[("source", "s3://b/p")]), ["trusted-root"]);
+        assert_eq!(problems(&[("source", "a,,b"), ("trusted-root", "r")]), ["source"]);
+        assert_eq!(problems(&[("policy", "d"), ("source", "a"), ("trusted-root", "r")]), ["source"]);
+        assert_eq!(problems(&[("policy", "d"), ("state-dir", "s")]), ["state-dir"]);
+        assert_eq!(problems(&[]), ["policy"]);
+    }
+
+    #[test]
+    fn rules_for_what_is_old() {
+        let rule = |text| with(&[("policy", "d"), ("when-expired", text)]).map(|config| config.freshness.expired);
+        assert_eq!(rule("serve"), Ok(ByPlane::both(WhenOld::Serve)));
+        let each = ByPlane { control: WhenOld::ReadOnly, data: WhenOld::Deny };
+        assert_eq!(rule("data=deny, control=read-only"), Ok(each));
+        for wrong in ["", "allow", "control=serve", "control=serve,control=deny", "data=,control=deny"] {
+            assert!(rule(wrong).is_err(), "{wrong}");
+        }
+        let defaults = with(&[("policy", "d")]).unwrap().freshness;
+        assert_eq!(defaults.stale, ByPlane::both(WhenOld::Serve));
+        assert_eq!(defaults.expired, ByPlane::both(WhenOld::Deny));
     }
 
     #[test]

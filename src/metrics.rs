@@ -13,6 +13,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::model::Freshness;
+
 /// What `/metrics` answers with.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -79,6 +81,20 @@ pub struct PolicyMetrics {
     bytes: Gauge,
     reload_ok: Gauge,
     reload_failures: Counter,
+    update_failures: Family<StepLabels, Counter>,
+    confirmed: Gauge,
+    expires: Gauge,
+    freshness: Family<StateLabels, Gauge>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StepLabels {
+    step: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -173,6 +189,26 @@ impl Metrics {
             "Reloads that kept the older policy",
             policy.reload_failures.clone(),
         );
+        registry.register(
+            "postern_policy_update_failures",
+            "Steps of following a source that failed: metadata, bundle, state",
+            policy.update_failures.clone(),
+        );
+        registry.register(
+            "postern_policy_confirmed_timestamp_seconds",
+            "When a source last confirmed the active publication; 0 for a policy directory",
+            policy.confirmed.clone(),
+        );
+        registry.register(
+            "postern_policy_expires_timestamp_seconds",
+            "Until when the active publication is signed; 0 for a policy directory",
+            policy.expires.clone(),
+        );
+        registry.register(
+            "postern_policy_freshness",
+            "1 for the state of the active publication at the last look: fresh, stale or expired",
+            policy.freshness.clone(),
+        );
         Self {
             registry: Arc::new(registry),
             checks,
@@ -249,6 +285,21 @@ impl PolicyMetrics {
     /// The documents are those of the active policy.
     pub fn unchanged(&self) {
         self.reload_ok.set(1);
+    }
+
+    /// A step of following a source failed.
+    pub fn failed(&self, step: &'static str) {
+        self.update_failures.get_or_create_owned(&StepLabels { step }).inc();
+    }
+
+    /// How current the active publication is; times in seconds since 1970.
+    pub fn lease(&self, confirmed: i64, expires: i64, freshness: Freshness) {
+        self.confirmed.set(confirmed);
+        self.expires.set(expires);
+        for state in Freshness::ALL {
+            let state = StateLabels { state: state.name() };
+            self.freshness.get_or_create_owned(&state).set(i64::from(state.state == freshness.name()));
+        }
     }
 
     /// The documents were refused.

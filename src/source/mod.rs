@@ -3,4 +3,5 @@
 
 pub mod activate;
 pub mod dir;
+pub mod remote;
 pub mod state;

@@ -17,7 +17,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use jiff::Timestamp;
 
 /// More than any metadata is.
 const MAX_KEPT_BYTES: u64 = 64 << 20;
@@ -30,15 +30,8 @@ pub struct StateDir {
     lock: Option<File>,
 }
 
-/// Verified metadata, as it was received.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Kept {
-    /// Digest of the root of trust that it was verified by: with another one it says nothing.
-    pub anchor: String,
-    /// Each document by its name.
-    pub metadata: BTreeMap<String, String>,
-}
+/// Verified metadata, as it was received: each document by its name.
+pub type Metadata = BTreeMap<String, String>;
 
 /// Which metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +123,7 @@ impl StateDir {
     /// # Errors
     ///
     /// It cannot be read. Nothing kept is no error.
-    pub fn read(&self, which: Which) -> Result<Option<Kept>, StateError> {
+    pub fn read(&self, which: Which) -> Result<Option<Metadata>, StateError> {
         let path = self.path.join(which.file_name());
         let io = |source| StateError::Io { what: "reading", path: path.clone(), source };
         let malformed = |reason: String| StateError::Malformed { path: path.clone(), reason };
@@ -151,8 +144,8 @@ impl StateDir {
     /// # Errors
     ///
     /// The directory cannot be written, or is full.
-    pub fn keep(&self, which: Which, kept: &Kept) -> Result<(), StateError> {
-        let text = serde_json::to_vec(kept).map_err(|error| StateError::Malformed {
+    pub fn keep(&self, which: Which, metadata: &Metadata) -> Result<(), StateError> {
+        let text = serde_json::to_vec(metadata).map_err(|error| StateError::Malformed {
             path: self.path.join(which.file_name()),
             reason: error.to_string(),
         })?;
@@ -160,6 +153,12 @@ impl StateDir {
         let written = incoming.file.write_all(&text);
         written.map_err(|source| StateError::Io { what: "writing", path: incoming.path.clone(), source })?;
         self.place(incoming, &self.path.join(which.file_name()))
+    }
+
+    /// When the newest metadata was written: a source has confirmed what it says at that time, if not later.
+    pub fn confirmed(&self) -> Option<Timestamp> {
+        let written = fs::metadata(self.path.join(Which::Latest.file_name())).ok()?.modified().ok()?;
+        Timestamp::try_from(written).ok()
     }
 
     /// Where a bundle is, or would be.
@@ -240,8 +239,8 @@ fn unique_name() -> String {
 mod tests {
     use super::*;
 
-    fn kept(text: &str) -> Kept {
-        Kept { anchor: "a".into(), metadata: [("root.json".to_owned(), text.to_owned())].into() }
+    fn kept(text: &str) -> Metadata {
+        [("root.json".to_owned(), text.to_owned())].into()
     }
 
     #[test]
@@ -289,7 +288,7 @@ mod tests {
     fn what_is_no_metadata_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
-        fs::write(dir.path().join("latest.json"), "{\"anchor\":").unwrap();
+        fs::write(dir.path().join("latest.json"), "{\"root.json\":").unwrap();
         let error = state.read(Which::Latest).unwrap_err().to_string();
         assert!(error.contains("latest.json` cannot be read: EOF"), "{error}");
     }

@@ -1,0 +1,417 @@
+//! Signed publications: polled, verified, kept, activated.
+//!
+//! ```text
+//! start ─▶ state directory: verified again, mapped, active at once ─┐
+//!                                                                   ▼
+//!     ┌─────────────── wait for the interval, with jitter ◀── every outcome
+//!     ▼                                                             ▲
+//! ask the sources in turn ─▶ nothing newer: the lease is renewed ───┤
+//!     │ something newer, verified                                   │
+//!     ▼                                                             │
+//! keep the metadata ─▶ read the bundle, hashing ─▶ map ─▶ activate ─┤
+//!     └── any failure: the active policy stays, the reason is told ─┘
+//! ```
+//!
+//! One task does all of it and holds the only writer. A source that is down or lies never stops a start that another
+//! source or the disk can serve, and never makes an active policy go away.
+
+use std::fmt::Display;
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use tokio::time::sleep;
+
+use crate::bundle::{self, Bundle, BundleError, Check, Limits};
+use crate::repository::{self, Client, Location, LocationError, Opening, PollError, Store, StoreError};
+use crate::snapshot::{Lease, Publication};
+
+use super::activate::Activator;
+use super::state::{Metadata, StateDir, StateError, Which};
+
+/// A source that fails is asked less often, up to this many intervals apart.
+const MOST_RESTS: u32 = 6;
+/// The source that an answer names when the policy came from the state directory.
+const FROM_STATE: &str = "state";
+/// The caps of metadata.
+const METADATA: repository::Limits = repository::Limits::DEFAULT;
+/// A bundle may be large and the way to it slow.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Where publications come from, and how they are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteSettings {
+    /// Mirrors of one repository, in the order they are asked.
+    pub sources: Vec<String>,
+    /// The root of trust.
+    pub trusted_root: PathBuf,
+    /// Where publications are kept.
+    pub state_dir: Option<PathBuf>,
+    /// Between two polls.
+    pub poll_interval: Duration,
+    /// Until a publication that is not confirmed counts as stale.
+    pub max_age: Duration,
+    /// The largest bundle that is read.
+    pub max_bundle_bytes: u64,
+}
+
+/// Why a sidecar cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The root of trust.
+    #[error("the trusted root `{}` cannot be used: {reason}", path.display())]
+    TrustedRoot {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A source that is none.
+    #[error(transparent)]
+    Location(#[from] LocationError),
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// Polls sources and keeps the active policy that of the newest publication.
+#[derive(Debug)]
+pub struct RemoteUpdater {
+    settings: RemoteSettings,
+    activator: Activator,
+    root: Vec<u8>,
+    state: Option<StateDir>,
+    mirrors: Vec<Mirror>,
+    /// The newest metadata that was verified, whoever brought it: the high-water mark of all mirrors.
+    latest: Option<Metadata>,
+    active: Option<Arc<Publication>>,
+}
+
+/// A source, and what it said last.
+#[derive(Debug)]
+struct Mirror {
+    label: String,
+    store: Store,
+    client: Client,
+    /// What the client was last brought to.
+    knows: Option<Metadata>,
+    /// Asks in a row that came to nothing.
+    failures: u32,
+    /// How many asks it is still left out of.
+    resting: u32,
+}
+
+impl RemoteUpdater {
+    /// Reads the root of trust, takes the state directory, finds the sources. Asks nobody yet.
+    ///
+    /// # Errors
+    ///
+    /// What no retry would mend.
+    pub fn new(settings: RemoteSettings, activator: Activator) -> Result<Self, StartError> {
+        let unusable = |reason: String| StartError::TrustedRoot { path: settings.trusted_root.clone(), reason };
+        let root = std::fs::read(&settings.trusted_root).map_err(|error| unusable(error.to_string()))?;
+        let mut mirrors = Vec::new();
+        for label in &settings.sources {
+            let opening = Opening { timeout: PATIENCE, ..Opening::default() };
+            let store = Location::parse(label)?.open(opening)?;
+            let client = Client::new(store.clone(), root.clone(), METADATA)
+                .map_err(|refused| unusable(refused.to_string()))?;
+            let label = label.clone();
+            mirrors.push(Mirror { label, store, client, knows: None, failures: 0, resting: 0 });
+        }
+        let state = settings.state_dir.as_deref().map(StateDir::open).transpose()?;
+        Ok(Self { settings, activator, root, state, mirrors, latest: None, active: None })
+    }
+
+    /// Serves what is on disk, then follows the sources for ever.
+    pub async fn run(mut self) {
+        self.restore();
+        loop {
+            self.ask().await;
+            self.tell_lease();
+            sleep(around(self.settings.poll_interval)).await;
+        }
+    }
+
+    /// What the state directory has, verified again and active at once. Trouble with it is told and costs the start
+    /// nothing but time.
+    fn restore(&mut self) {
+        let Some(state) = &self.state else { return };
+        let kept = |which| match state.read(which) {
+            Ok(kept) => kept,
+            Err(error) => {
+                tracing::warn!(%error, "what was kept is not used");
+                None
+            }
+        };
+        let kept = [kept(Which::Latest), kept(Which::Active)];
+        let Some(mirror) = self.mirrors.first() else { return };
+        let (mut latest, mut found) = (None, None);
+        for kept in kept.into_iter().flatten() {
+            let client = match client(&mirror.store, &self.root, &kept) {
+                Ok(client) => client,
+                Err(error) => {
+                    tracing::warn!(%error, "what was kept is not used");
+                    continue;
+                }
+            };
+            // The first that can be read is the high-water mark.
+            latest.get_or_insert(kept);
+            let Some(publication) = client.current().cloned() else { continue };
+            match open(&state.bundle(&publication.bundle_sha256), &publication.bundle_sha256) {
+                Ok(bundle) => {
+                    found = Some((bundle, publication));
+                    break;
+                }
+                Err(error) => tracing::warn!(%error, serial = publication.serial, "the kept bundle is not used"),
+            }
+        }
+        self.latest = latest;
+        let confirmed = state.confirmed().unwrap_or(Timestamp::UNIX_EPOCH);
+        if let Some((bundle, publication)) = found {
+            self.activate(bundle, &publication, FROM_STATE, confirmed);
+        }
+    }
+
+    /// Asks the sources in turn until one says where things stand.
+    async fn ask(&mut self) {
+        let mut problems = Vec::new();
+        // Where all of them rest, the first is asked all the same.
+        let all_rest = self.mirrors.iter().all(|mirror| mirror.resting > 0);
+        for number in 0..self.mirrors.len() {
+            let Some(mirror) = self.mirrors.get_mut(number) else { continue };
+            if mirror.resting > 0 && !(all_rest && number == 0) {
+                mirror.resting -= 1;
+                continue;
+            }
+            let label = mirror.label.clone();
+            let outcome = self.ask_one(number).await;
+            let Some(mirror) = self.mirrors.get_mut(number) else { continue };
+            match outcome {
+                Ok(()) => {
+                    (mirror.failures, mirror.resting) = (0, 0);
+                    for problem in &problems {
+                        tracing::warn!(problem, answered = label, "a source cannot be followed, another one can");
+                    }
+                    self.activator.unchanged();
+                    return;
+                }
+                Err(failure) => {
+                    mirror.failures = mirror.failures.saturating_add(1);
+                    mirror.resting = mirror.failures.min(MOST_RESTS).saturating_sub(1);
+                    self.activator.metrics.failed(failure.step);
+                    problems.push(format!("{label}: {}", failure.reason));
+                }
+            }
+        }
+        if problems.is_empty() {
+            return;
+        }
+        for problem in &problems {
+            tracing::warn!(problem, "no source can be followed; what is active stays");
+        }
+        self.activator.refused(problems);
+    }
+
+    /// Asks one source, and follows it where it is newer.
+    async fn ask_one(&mut self, number: usize) -> Result<(), Failure> {
+        let now = self.activator.clock.now();
+        let Some(mirror) = self.mirrors.get_mut(number) else { return Ok(()) };
+        // What another source has shown holds for this one, too: an older one must not undo it.
+        if let Some(latest) = &self.latest
+            && mirror.knows.as_ref() != Some(latest)
+        {
+            let restored = client(&mirror.store, &self.root, latest);
+            mirror.client = restored.map_err(|refused| Failure::new("metadata", &refused))?;
+            mirror.knows = Some(latest.clone());
+        }
+        let polled = mirror.client.poll(now).await;
+        let metadata = persisted(&mirror.client);
+        let publication = mirror.client.current().cloned();
+        let (label, client) = (mirror.label.clone(), mirror.client.clone());
+        // Steps that were verified count, even where a later one was refused.
+        if mirror.knows.as_ref() != Some(&metadata) {
+            mirror.knows = Some(metadata.clone());
+            self.keep(Which::Latest, &metadata);
+            self.latest = Some(metadata.clone());
+        }
+        polled.map_err(|error| Failure::new("metadata", &error))?;
+        let Some(publication) = publication else {
+            return Err(Failure::new("metadata", &"nothing has been published there yet"));
+        };
+        if let Some(active) = &self.active
+            && active.serial == publication.serial
+        {
+            active.lease.renew(now, publication.expires);
+            return Ok(());
+        }
+        let bundle = self.bring(&client, &publication).await?;
+        self.activate(bundle, &publication, &label, now);
+        self.keep(Which::Active, &metadata);
+        if let Some(state) = &self.state {
+            state.sweep(&[&publication.bundle_sha256]);
+        }
+        Ok(())
+    }
+
+    /// The bundle of a publication: from the disk where it is there already, else from the source to the disk, and
+    /// where the disk refuses, to memory: trouble with a disk keeps no policy from being followed.
+    async fn bring(&self, client: &Client, publication: &repository::Publication) -> Result<Bundle, Failure> {
+        if let Some(state) = &self.state {
+            let (place, sha256) = (state.bundle(&publication.bundle_sha256), publication.bundle_sha256.clone());
+            // Hashing a large file takes as long as an answer to thousands.
+            let kept = tokio::task::spawn_blocking(move || place.exists().then(|| open(&place, &sha256))).await;
+            match kept {
+                Ok(Some(Ok(bundle))) => return Ok(bundle),
+                Ok(Some(Err(error))) => tracing::warn!(%error, "the kept bundle is read again"),
+                _ => {}
+            }
+            match self.to_disk(state, client, publication).await {
+                Ok(bundle) => return Ok(bundle),
+                Err(Brought::Failed(failure)) => return Err(failure),
+                Err(Brought::NoRoom(error)) => {
+                    tracing::warn!(error, "the bundle cannot be kept and is held in memory instead");
+                }
+            }
+        }
+        let mut bytes = Vec::new();
+        client
+            .download_bundle(publication, self.settings.max_bundle_bytes, &mut bytes)
+            .await
+            .map_err(|error| Failure::new("bundle", &error))?;
+        let check = Check::Bounds { digest: digest(&publication.bundle_sha256) };
+        bundle::from_bytes_verified(bytes, check).map_err(|error| Failure::new("bundle", &error))
+    }
+
+    async fn to_disk(
+        &self,
+        state: &StateDir,
+        client: &Client,
+        publication: &repository::Publication,
+    ) -> Result<Bundle, Brought> {
+        let no_room = |error: &dyn Display| Brought::NoRoom(error.to_string());
+        let incoming = state.incoming().map_err(|error| no_room(&error))?;
+        let file = incoming.file.try_clone().map_err(|error| no_room(&error))?;
+        let mut to = tokio::io::BufWriter::with_capacity(1 << 20, tokio::fs::File::from_std(file));
+        let sha256 = &publication.bundle_sha256;
+        client.download_bundle(publication, self.settings.max_bundle_bytes, &mut to).await.map_err(|error| {
+            match error {
+                PollError::Store(error @ StoreError::Output { .. }) => no_room(&error),
+                error => Brought::Failed(Failure::new("bundle", &error)),
+            }
+        })?;
+        let place = state.admit(incoming, sha256).map_err(|error| no_room(&error))?;
+        // It was hashed while it came in.
+        let check = Check::Bounds { digest: digest(sha256) };
+        bundle::open_verified(&place, Limits::default(), check)
+            .map_err(|error| Brought::Failed(Failure::new("bundle", &error)))
+    }
+
+    fn activate(
+        &mut self,
+        bundle: Bundle,
+        found: &repository::Publication,
+        source: &str,
+        confirmed: Timestamp,
+    ) {
+        let publication = Arc::new(Publication {
+            serial: found.serial,
+            source: source.to_owned(),
+            policy_name: found.policy_name.clone(),
+            published_at: Some(found.published_at),
+            published_by: found.published_by.clone(),
+            message: found.message.clone(),
+            lease: Lease::new(confirmed, found.expires, self.settings.max_age),
+        });
+        self.activator.activate(bundle.policy, Some(Arc::clone(&publication)));
+        self.active = Some(publication);
+    }
+
+    fn tell_lease(&self) {
+        if let Some(active) = &self.active {
+            let now = self.activator.clock.now();
+            self.activator.metrics.lease(
+                active.lease.confirmed().as_second(),
+                active.lease.expires().as_second(),
+                active.lease.freshness(now),
+            );
+        }
+    }
+
+    fn keep(&self, which: Which, metadata: &Metadata) {
+        let Some(state) = &self.state else { return };
+        if let Err(error) = state.keep(which, metadata) {
+            self.activator.metrics.failed("state");
+            tracing::warn!(%error, "a restart will not know of what is newest");
+        }
+    }
+}
+
+/// Why a source is not followed.
+struct Failure {
+    /// The step, for the metric.
+    step: &'static str,
+    reason: String,
+}
+
+impl Failure {
+    fn new(step: &'static str, reason: &dyn Display) -> Self {
+        Self { step, reason: reason.to_string() }
+    }
+}
+
+/// Why a bundle is not on disk.
+enum Brought {
+    /// The source is at fault.
+    Failed(Failure),
+    /// The disk is.
+    NoRoom(String),
+}
+
+/// A client that knows what was verified before.
+fn client(store: &Store, root: &[u8], known: &Metadata) -> Result<Client, repository::Refused> {
+    let known = known.iter().map(|(name, text)| (name, text.clone().into_bytes()));
+    Client::restore(store.clone(), root.to_vec(), known, METADATA)
+}
+
+/// Everything that a client has verified. Metadata is JSON, and so it is text.
+fn persisted(client: &Client) -> Metadata {
+    let text = |(name, bytes): (&'static str, Vec<u8>)| Some((name.to_owned(), String::from_utf8(bytes).ok()?));
+    client.persist().into_iter().filter_map(text).collect()
+}
+
+fn digest(sha256: &str) -> String {
+    format!("sha256:{sha256}")
+}
+
+/// Opens a kept bundle if it is the one.
+fn open(path: &Path, sha256: &str) -> Result<Bundle, BundleError> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => hash.update(buffer.get(..read).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let found = hex::encode(hash.finalize());
+    if found != sha256 {
+        return Err(BundleError::DigestMismatch { part: "file", expected: digest(sha256), found: digest(&found) });
+    }
+    bundle::open_verified(path, Limits::default(), Check::Bounds { digest: digest(sha256) })
+}
+
+/// Between 80 and 120 % of an interval, so that a fleet that was started together does not ask together. Chance is
+/// drawn from the keys of the standard hasher: it need not be a secret.
+fn around(interval: Duration) -> Duration {
+    let percent = u32::try_from(RandomState::new().hash_one(0_u8) % 41).unwrap_or(20) + 80;
+    interval.saturating_mul(percent) / 100
+}
