@@ -40,7 +40,7 @@ pub struct ServeArgs {
     #[arg(long, env = "POSTERN_CONFIG", value_name = "FILE")]
     pub config: Option<String>,
 
-    /// Policy directory (or one file): JSON or YAML as Azure exports it; watched and reloaded
+    /// Policy directory (or one file, or a bundle): JSON or YAML as Azure exports it; watched and reloaded
     #[arg(long, env = "POSTERN_POLICY", value_name = "DIR")]
     pub policy: Option<String>,
 

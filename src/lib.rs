@@ -40,6 +40,7 @@ pub mod agent;
 pub mod app;
 pub mod authoring;
 pub mod authorizer;
+pub mod bundle;
 pub mod cache;
 pub mod cli;
 pub mod clock;

@@ -1,4 +1,4 @@
-//! A policy directory: read, compiled, activated, watched.
+//! A policy directory, or a bundle in its place: read, compiled, activated, watched.
 //!
 //! ```text
 //! inotify, SIGHUP, a slow poll ─▶ debounce ─▶ load + compile (blocking pool) ─┬─ refused ─▶ the active policy stays
@@ -22,6 +22,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
+use crate::bundle::{self, BundleError};
 use crate::clock::Clock;
 use crate::condition::Extensions;
 use crate::documents::{self, Lenience, ReadOptions};
@@ -102,8 +103,12 @@ pub struct Updater {
     pub activated: watch::Sender<u64>,
 }
 
-/// Reads and compiles. Blocks.
+/// Reads a directory or a document and compiles it, or opens a bundle: what `--policy` names becomes a policy here and
+/// nowhere else. Blocks.
 pub fn load(path: &Path, options: LoadOptions) -> Result<Loaded, Refused> {
+    if bundle::is_bundle(path) {
+        return load_bundle(path, options);
+    }
     let (documents, mut problems) = documents::load(path, options.reading());
     let files = documents.files.len();
     if problems.has_errors() {
@@ -121,6 +126,28 @@ pub fn load(path: &Path, options: LoadOptions) -> Result<Loaded, Refused> {
             Err(Refused { problems, files })
         }
     }
+}
+
+/// A bundle says itself how it was compiled. Read into memory: whoever copies another file over it would change a mapped
+/// one below the policy that decides.
+fn load_bundle(path: &Path, options: LoadOptions) -> Result<Loaded, Refused> {
+    let bundle = bundle::read(path, bundle::Limits::default()).map_err(|error| {
+        let code = match &error {
+            BundleError::OtherFormat { .. } => "OtherBundleFormat",
+            _ => "InvalidBundle",
+        };
+        let mut problems = Problems::new();
+        problems.push(Problem::error(code, format!("`{}`: {error}", path.display())));
+        Refused { problems, files: 1 }
+    })?;
+    let mut warnings = Problems::new();
+    if options.compile != CompileOptions::default() && options.compile != bundle.policy.options() {
+        let said = "`--strict-wildcards` and `--condition-extensions` say something else than the bundle";
+        warnings.push(
+            Problem::warning("OptionsOfBundle", said).help("give them to `postern bundle build` instead"),
+        );
+    }
+    Ok(Loaded { policy: bundle.policy, warnings, files: 1 })
 }
 
 // === impl Updater ===
