@@ -106,7 +106,7 @@ struct AdminRuntime {
 
 /// What keeps the active policy the newest.
 enum PolicyUpdater {
-    Directory(Updater),
+    Directory(Box<Updater>),
     Published(Box<RemoteUpdater>),
 }
 
@@ -217,7 +217,8 @@ impl Bound {
         let metrics = Metrics::new(VERSION, COMMIT);
         let (writer, reader) = snapshot::cell();
         let clock = Clock::system();
-        let authorizer = Authorizer::new(reader, config.cache, clock.clone()).with_freshness(config.freshness);
+        let authorizer =
+            Authorizer::new(reader, config.cache, clock.clone()).with_freshness(config.freshness);
         let health = Health::new().await;
         let drain = Drain::new();
         let (activated, mut activations) = watch::channel(0);
@@ -230,12 +231,12 @@ impl Bound {
             activated,
         };
         let updater = match config.policy.clone() {
-            PolicySource::Directory(path) => PolicyUpdater::Directory(Updater {
+            PolicySource::Directory(path) => PolicyUpdater::Directory(Box::new(Updater {
                 path,
                 options: config.load,
                 debounce: config.reload_debounce,
                 activator,
-            }),
+            })),
             PolicySource::Published(settings) => {
                 PolicyUpdater::Published(Box::new(RemoteUpdater::new(settings, activator)?))
             }

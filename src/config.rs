@@ -41,7 +41,7 @@ pub struct ServeArgs {
     #[arg(long, env = "POSTERN_CONFIG", value_name = "FILE")]
     pub config: Option<String>,
 
-    /// Policy directory (or one file): JSON or YAML as Azure exports it; watched and reloaded
+    /// Policy directory (or one file, or a bundle): JSON or YAML as Azure exports it; watched and reloaded
     #[arg(long, env = "POSTERN_POLICY", value_name = "DIR")]
     pub policy: Option<String>,
 
@@ -835,7 +835,10 @@ mod tests {
         let published = [("source", "https://a/p, /mirror"), ("trusted-root", "root.json")];
         let PolicySource::Published(remote) = with(&published).unwrap().policy else { panic!() };
         assert_eq!(remote.sources, ["https://a/p", "/mirror"]);
-        assert_eq!((remote.poll_interval, remote.max_age), (Duration::from_secs(10), Duration::from_secs(3600)));
+        assert_eq!(
+            (remote.poll_interval, remote.max_age),
+            (Duration::from_secs(10), Duration::from_secs(3600))
+        );
         assert_eq!(problems(&[("source", "s3://b/p")]), ["trusted-root"]);
         assert_eq!(problems(&[("source", "a,,b"), ("trusted-root", "r")]), ["source"]);
         assert_eq!(problems(&[("policy", "d"), ("source", "a"), ("trusted-root", "r")]), ["source"]);
@@ -845,7 +848,8 @@ mod tests {
 
     #[test]
     fn rules_for_what_is_old() {
-        let rule = |text| with(&[("policy", "d"), ("when-expired", text)]).map(|config| config.freshness.expired);
+        let rule =
+            |text| with(&[("policy", "d"), ("when-expired", text)]).map(|config| config.freshness.expired);
         assert_eq!(rule("serve"), Ok(ByPlane::both(WhenOld::Serve)));
         let each = ByPlane { control: WhenOld::ReadOnly, data: WhenOld::Deny };
         assert_eq!(rule("data=deny, control=read-only"), Ok(each));

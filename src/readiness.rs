@@ -59,6 +59,8 @@ pub struct Report {
     pub pending: Vec<&'static str>,
     /// The active policy.
     pub policy: Option<PolicyDetail>,
+    /// How current the active policy is; filled in by who knows the time.
+    pub freshness: Option<&'static str>,
     /// Set while the newest documents are not the active policy.
     pub last_reload_failure: Option<ReloadFailure>,
 }
@@ -119,6 +121,7 @@ impl Readiness {
             ready: pending.is_empty(),
             pending,
             policy: state.policy.clone(),
+            freshness: None,
             last_reload_failure: state.failure.clone(),
         }
     }

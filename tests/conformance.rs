@@ -45,6 +45,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use postern::authorizer::{Authorizer, CacheSettings};
+use postern::bundle;
 use postern::cache::CachePolicy;
 use postern::clock::Clock;
 use postern::condition::{self, Budget, Context, Extensions, Mode, check_version};
@@ -242,6 +243,7 @@ trait Path {
 fn paths() -> Vec<Box<dyn Path>> {
     vec![
         Box::new(Library),
+        Box::new(Mapped),
         Box::new(Cacheless),
         Box::new(Cold),
         Box::new(Warm),
@@ -626,6 +628,34 @@ impl Path for Library {
             }),
         }
     }
+}
+
+/// `Policy::evaluate` of a bundle that is mapped.
+struct Mapped;
+
+impl Path for Mapped {
+    fn name(&self) -> &'static str {
+        "mapped bundle"
+    }
+
+    fn decide(&mut self, trial: &Trial) -> Outcome {
+        match compile(trial).map(|policy| mapped(&policy)) {
+            Err(refused) => refused,
+            Ok(policy) => with_request(&trial.request, |request| {
+                outcome_of(&policy, policy.evaluate(request, trial.request.now()).as_ref())
+            }),
+        }
+    }
+}
+
+/// A policy as a bundle, mapped.
+fn mapped(policy: &Policy) -> Policy {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("policy.bundle");
+    let file = bundle::build(policy, &bundle::About { name: "conformance", ..Default::default() }).unwrap();
+    std::fs::write(&path, file).unwrap();
+    // Whoever has it mapped keeps it when its name goes.
+    bundle::open(&path, bundle::Limits::default()).expect("a bundle").policy
 }
 
 /// `Authorizer::check` without a cache, twice.
@@ -1372,16 +1402,29 @@ struct ContosoAgent {
 /// policy, and of a decision point, whose second answer may come from the cache.
 #[test]
 fn contoso() {
+    contoso_says(contoso_policy());
+}
+
+/// The same of a mapped bundle.
+#[test]
+fn contoso_in_a_mapped_bundle() {
+    contoso_says(mapped(&contoso_policy()));
+}
+
+fn contoso_policy() -> Policy {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (documents, problems) = load(&root.join("examples/contoso"), Lenience::Strict);
+    assert!(problems.is_empty(), "{problems:?}");
+    Policy::compile(&documents, CompileOptions::default()).expect("consistent documents")
+}
+
+fn contoso_says(policy: Policy) {
     use postern::model::{
         AgentContext, ApprovalAnswer, ApprovalVerdict, ConsentAnswer, ConsentVerdict, NoAttributes,
         RequestAttributes, Why,
     };
 
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = include_str!("cases/contoso.jsonl");
-    let (documents, problems) = load(&root.join("examples/contoso"), Lenience::Strict);
-    assert!(problems.is_empty(), "{problems:?}");
-    let policy = Policy::compile(&documents, CompileOptions::default()).expect("consistent documents");
     let (mut writer, reader) = cell();
     let (snapshot, _) = writer.activate(policy, 0, Timestamp::UNIX_EPOCH);
     let policy = &snapshot.policy;

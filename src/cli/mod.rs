@@ -1,5 +1,5 @@
 //! The command line: one file for each command. The exit codes are the same everywhere: 0 yes, 1 could not,
-//! 2 wrong usage, and for `check` and `explain` 3 no.
+//! 2 wrong usage, and 3 no: for `check` and `explain` not allowed, for `bundle diff` not the same.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -12,6 +12,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::config::{self, Config, ServeArgs};
 
 mod ask;
+mod bundle;
 mod completions;
 mod report;
 mod serve;
@@ -61,6 +62,9 @@ enum Command {
     /// Say everything that is wrong with a policy directory
     #[command(after_help = validate::EXAMPLES)]
     Validate(validate::ValidateArgs),
+    /// Build, look at and compare bundles: a compiled policy as one file
+    #[command(after_help = bundle::EXAMPLES)]
+    Bundle(bundle::BundleArgs),
     /// Print a completion script for a shell
     #[command(after_help = completions::EXAMPLES)]
     Completions(completions::CompletionsArgs),
@@ -75,7 +79,7 @@ enum Exit {
     Failed = 1,
     /// Wrong usage.
     Usage = 2,
-    /// Not allowed or denied.
+    /// Not allowed or denied; of two policies, not the same.
     No = 3,
 }
 
@@ -120,6 +124,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Next {
         (Command::WhoCan(arguments), Some((_, matches))) => who_can::run(&arguments, matches),
         (Command::Status(arguments), _) => status::run(&arguments),
         (Command::Validate(arguments), _) => validate::run(&arguments),
+        (Command::Bundle(arguments), _) => bundle::run(&arguments),
         (Command::Completions(arguments), _) => completions::run(&arguments),
         (_, None) => Exit::Usage,
     };

@@ -158,10 +158,16 @@ pub(super) fn matching<'v>(
         })
         .and_then(|(groups, at)| groups.get(at));
     let any_group = view.pattern_groups.first();
+    let mut postings = 0_u64;
     for PatternGroup { first, count, .. } in any_group.into_iter().chain(own_group) {
         for pattern in layout::slice(view.patterns, *first, *count)? {
             let text = std::str::from_utf8(pattern.text.bytes(view.text_bytes)?).map_err(|_| Damaged)?;
             if pattern_matches(text, action, wildcards) {
+                // Each posting belongs to one pattern, so what follows them ends in a damaged policy too.
+                postings = postings.saturating_add(u64::from(pattern.postings.get()));
+                if postings > view.postings.len() as u64 {
+                    return Err(Damaged);
+                }
                 each(text, pattern)?;
             }
         }

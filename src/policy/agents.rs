@@ -72,7 +72,7 @@ fn find(view: &View<'_>, principal: PrincipalId<'_>) -> Result<Option<DescribedA
     Ok(None)
 }
 
-fn described(view: &View<'_>, agent: &layout::Agent) -> Result<DescribedAgent, Damaged> {
+pub(super) fn described(view: &View<'_>, agent: &layout::Agent) -> Result<DescribedAgent, Damaged> {
     let optional = |place: layout::Text| -> Result<Option<String>, Damaged> {
         let text = text(place.bytes(view.text_bytes)?)?;
         Ok((!text.is_empty()).then(|| text.to_owned()))

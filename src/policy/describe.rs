@@ -242,16 +242,43 @@ pub(super) fn principal<'a>(view: &View<'a>, index: u32) -> Result<PrincipalId<'
     Ok(PrincipalId::Text(text(evaluate::principal_text(view, index)?)?))
 }
 
+/// What an entry of the assignments or of the eligibilities says, its extra followed.
+pub(super) struct DescribedEntry {
+    pub(super) role: u32,
+    /// When it holds; `None`: always.
+    pub(super) window: Option<Window>,
+    pub(super) condition: u32,
+    pub(super) inherited: u32,
+    /// The name of the eligibility that it was activated from.
+    pub(super) eligibility: u32,
+}
+
+pub(super) fn entry(view: &View<'_>, entry: &Entry) -> Result<DescribedEntry, Damaged> {
+    if entry.role.get() & EXTRA == 0 {
+        let role = entry.role.get();
+        return Ok(DescribedEntry {
+            role,
+            window: None,
+            condition: NONE,
+            inherited: NONE,
+            eligibility: NONE,
+        });
+    }
+    let extra = evaluate::extra_of(view, entry)?;
+    let (start, end) = (since(extra), until(extra));
+    Ok(DescribedEntry {
+        role: extra.role.get(),
+        window: (start.is_some() || end.is_some()).then_some(Window { start, end }),
+        condition: extra.condition.get(),
+        inherited: extra.inherited.get(),
+        eligibility: extra.eligibility.get(),
+    })
+}
+
 /// A role assignment or active schedule, spelled out.
 pub(super) fn assignment(view: &View<'_>, number: u32) -> Result<AssignmentInfo, Damaged> {
     let entry = layout::at(view.entries, number)?;
-    let (mut window, mut eligibility) = (None, NONE);
-    if entry.role.get() & EXTRA != 0 {
-        let extra = evaluate::extra_of(view, entry)?;
-        let (start, end) = (since(extra), until(extra));
-        window = (start.is_some() || end.is_some()).then_some(Window { start, end });
-        eligibility = extra.eligibility.get();
-    }
+    let DescribedEntry { window, eligibility, .. } = self::entry(view, entry)?;
     Ok(AssignmentInfo {
         id: written(|out| write_assignment_id(view, number, out))?,
         role_definition_id: written(|out| write_role_definition_id(view, role_of(view, entry)?, out))?,
@@ -280,7 +307,7 @@ pub(super) fn write_assignment_id(view: &View<'_>, number: u32, out: &mut String
     write_object_id(view, entry.scope.get(), assignment_kind(view, entry)?, name, out)
 }
 
-fn write_role_definition_id(view: &View<'_>, role: u32, out: &mut String) -> Result<(), Damaged> {
+pub(super) fn write_role_definition_id(view: &View<'_>, role: u32, out: &mut String) -> Result<(), Damaged> {
     write_object_id(view, ROOT, "roleDefinitions", layout::at(view.roles, role)?.id.get(), out)
 }
 
@@ -407,7 +434,7 @@ pub(super) fn write_eligibility_id(view: &View<'_>, number: u32, out: &mut Strin
     write_object_id(view, entry.scope.get(), kind, layout::at(view.eligible_names, number)?.get(), out)
 }
 
-fn write_role_name(view: &View<'_>, entry: &Entry, out: &mut String) -> Result<(), Damaged> {
+pub(super) fn write_role_name(view: &View<'_>, entry: &Entry, out: &mut String) -> Result<(), Damaged> {
     let role = layout::at(view.roles, role_of(view, entry)?)?;
     out.push_str(text(role.name.bytes(view.text_bytes)?)?);
     Ok(())

@@ -599,7 +599,12 @@ pub(super) fn next_denies(view: &View<'_>, at_or_above: u32) -> Result<Option<(u
     if scope > at_or_above || (parent >= scope && parent != NONE) {
         return Err(Damaged);
     }
-    Ok(Some((scope, view.denies.partition_point(|deny| deny.scope.get() < scope))))
+    let first = view.denies.partition_point(|deny| deny.scope.get() < scope);
+    // None where one should stand: passing it over could allow what it denies.
+    if view.denies.get(first).is_none_or(|deny| deny.scope.get() != scope) {
+        return Err(Damaged);
+    }
+    Ok(Some((scope, first)))
 }
 
 /// Whether its permissions speak of the action, conditions included.

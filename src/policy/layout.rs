@@ -24,7 +24,8 @@ pub(super) const ROOT: u32 = 0;
 pub(super) const MAX_LEVELS: usize = 48;
 
 const MAGIC: [u8; 8] = *b"POSTERN\0";
-const FORMAT: u32 = 2;
+/// Which form this is: another number for every other form, so that no bytes are ever read as what they are not.
+pub const FORMAT: u32 = 2;
 const SECTIONS: usize = Section::TextBytes as usize + 1;
 
 /// The sections, in the order they lie in.
@@ -62,8 +63,9 @@ pub(super) enum Section {
 }
 
 /// Says that the buffer contradicts itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Damaged;
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the compiled policy contradicts itself")]
+pub struct Damaged;
 
 /// A text in the last section.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]

@@ -13,6 +13,7 @@ mod actions;
 mod agents;
 mod compile;
 mod conditions;
+mod contents;
 mod describe;
 mod evaluate;
 mod explain;
@@ -35,12 +36,14 @@ use smallvec::SmallVec;
 
 use self::actions::ActionMemo;
 pub use self::agents::DescribedAgent;
-use self::layout::{Damaged, View};
+pub use self::contents::{AssignmentContents, DenyContents, RoleContents};
+use self::layout::View;
+pub use self::layout::{Damaged, FORMAT};
 use crate::condition::Uses;
 use crate::model::{CheckRequest, Decision, DenyHit, Documents, Problem, Problems, Undecided, Wildcards};
 
 /// How documents are compiled.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CompileOptions {
     /// How `/*/` is read in every pattern.
     pub wildcards: Wildcards,
@@ -57,16 +60,19 @@ pub struct Policy {
 }
 
 self_cell::self_cell! {
-    /// The buffer and its sections, typed once.
+    /// The buffer and its sections, typed once: nothing that is decided asks the owner for its bytes again.
     struct Opened {
-        owner: Box<[u8]>,
+        owner: Owner,
         #[covariant]
         dependent: View,
     }
 }
 
+/// Whoever holds the bytes: this process, or a mapped file.
+type Owner = Box<dyn AsRef<[u8]> + Send + Sync>;
+
 /// How many of each a policy holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Counts {
     /// Role definitions.
@@ -115,16 +121,29 @@ impl Policy {
     /// 32 bits can count), all at once.
     pub fn compile(documents: &Documents, options: CompileOptions) -> Result<Self, Problems> {
         let buffer = compile::compile(documents, options)?;
-        Self::open(buffer.into_boxed_slice()).map_err(|Damaged| {
+        Self::open(buffer, None).map_err(|Damaged| {
             let mut problems = Problems::new();
             problems.push(Problem::error("DamagedPolicy", "the compiled policy contradicts itself"));
             problems
         })
     }
 
-    fn open(buffer: Box<[u8]>) -> Result<Self, Damaged> {
-        let opened = Opened::try_new(buffer, |buffer| View::open(buffer))?;
-        let digest = format!("sha256:{}", hex::encode(Sha256::digest(opened.borrow_owner())));
+    /// Opens a compiled policy where it lies: its header and where its sections are, whatever is in them. An index
+    /// in a record is checked whenever it is followed.
+    ///
+    /// With a `digest` the bytes are not read: it is that of [`Policy::digest`], from somebody who knows it. The bytes
+    /// must stay as they are for as long as there is the policy.
+    ///
+    /// # Errors
+    ///
+    /// [`Damaged`]: the bytes are no compiled policy of this [`FORMAT`].
+    pub fn open(
+        buffer: impl AsRef<[u8]> + Send + Sync + 'static,
+        digest: Option<String>,
+    ) -> Result<Self, Damaged> {
+        let owner: Owner = Box::new(buffer);
+        let opened = Opened::try_new(owner, |owner| View::open((**owner).as_ref()))?;
+        let digest = digest.unwrap_or_else(|| digest_of((**opened.borrow_owner()).as_ref()));
         let actions = ActionMemo::new(opened.borrow_dependent().units);
         Ok(Self { opened, digest, actions })
     }
@@ -147,7 +166,21 @@ impl Policy {
             deny_assignments: view.denies.len(),
             principals: view.principals.len(),
             scopes: view.scopes.len(),
-            bytes: self.opened.borrow_owner().len(),
+            bytes: self.bytes().len(),
+        }
+    }
+
+    /// The compiled form: what [`Policy::open`] takes.
+    pub fn bytes(&self) -> &[u8] {
+        (**self.opened.borrow_owner()).as_ref()
+    }
+
+    /// How it was compiled.
+    pub fn options(&self) -> CompileOptions {
+        let view = self.view();
+        CompileOptions {
+            wildcards: actions::wildcards(view),
+            condition_extensions: view.flags & layout::CONDITION_EXTENSIONS != 0,
         }
     }
 
@@ -180,4 +213,9 @@ impl Policy {
     fn view(&self) -> &View<'_> {
         self.opened.borrow_dependent()
     }
+}
+
+/// The digest of a compiled form.
+fn digest_of(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }

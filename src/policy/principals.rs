@@ -52,6 +52,7 @@ fn list(
     prospects.look_at(query.action.as_str());
     let all = 0..u32::try_from(view.principals.len()).map_err(|_| Damaged)?;
     let (mut own, mut own_eligible) = (Own::new(), Own::new());
+    each_holds_its_own(view)?;
     for principal in all.clone() {
         let held = standing::assignments(view, place, principal, now)?;
         let eligible = standing::eligibilities(view, place, principal, now)?;
@@ -121,6 +122,22 @@ fn list(
         | cut(&mut list.eligible, MAX_ITEMS)
         | cut(&mut list.denies, MAX_ITEMS);
     Ok(list)
+}
+
+/// Assignments, eligibilities and memberships belong to one principal each, so that walking those of all principals
+/// takes as long as there are many: also in a policy that says otherwise.
+fn each_holds_its_own(view: &View<'_>) -> Result<(), Damaged> {
+    let sum = |of: fn(&layout::Principal) -> U32| -> u64 {
+        view.principals.iter().map(|principal| u64::from(of(principal).get())).sum()
+    };
+    let rising = view.eligible_first.is_sorted_by_key(|first| first.get());
+    if sum(|principal| principal.entries) > view.entries.len() as u64
+        || sum(|principal| principal.groups) > view.member_of.len() as u64
+        || !rising
+    {
+        return Err(Damaged);
+    }
+    Ok(())
 }
 
 fn of_all(own: &Own, principals: &[u32]) -> Vec<(Standing, Prospect)> {

@@ -539,7 +539,7 @@ fn a_damaged_buffer_never_panics() {
     {
         let mut damaged = whole.clone();
         damaged[position] ^= 0xFF;
-        let Ok(policy) = Policy::open(damaged.into_boxed_slice()) else { continue };
+        let Ok(policy) = Policy::open(damaged, None) else { continue };
         let asked = request(principal, "A.B/c/delete", &target);
         let CheckRequest { action, plane, scope, subject, .. } = asked;
         let _ = policy.explain(&asked, second(150));
@@ -550,7 +550,7 @@ fn a_damaged_buffer_never_panics() {
         for flip in [0x01, 0x80, 0xFF] {
             let mut damaged = whole.clone();
             damaged[position] ^= flip;
-            let Ok(policy) = Policy::open(damaged.into_boxed_slice()) else { continue };
+            let Ok(policy) = Policy::open(damaged, None) else { continue };
             for principal in ["alice", "bob", "carol"] {
                 let asked = request(principal, "A.B/c/delete", &target);
                 if let Ok(Evaluation { decision, .. }) = policy.evaluate(&asked, Timestamp::UNIX_EPOCH) {

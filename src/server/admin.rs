@@ -47,6 +47,9 @@ pub async fn serve(listener: TcpListener, state: AdminState) -> io::Result<()> {
 
 async fn readyz(State(state): State<AdminState>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
     let mut report = state.readiness.report();
+    let active = state.authorizer.snapshot();
+    report.freshness = active.get().map(|snapshot| snapshot.freshness(state.authorizer.now()).name());
+    drop(active);
     let served = tokio::time::timeout(ROUND_TRIP, state.serving.spawn(async {})).await;
     if !matches!(served, Ok(Ok(()))) {
         report.ready = false;
@@ -76,8 +79,12 @@ fn text(report: &Report) -> String {
     if let Some(policy) = &report.policy {
         let _ok = writeln!(
             text,
-            "policy: generation {}, serial {}, {}, active since {}",
-            policy.generation, policy.serial, policy.digest, policy.activated_at
+            "policy: generation {}, serial {}, {}, active since {}{}",
+            policy.generation,
+            policy.serial,
+            policy.digest,
+            policy.activated_at,
+            report.freshness.map(|freshness| format!(", {freshness}")).unwrap_or_default()
         );
     }
     if let Some(failure) = &report.last_reload_failure {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -91,6 +92,26 @@ impl Activator {
     pub fn refused(&self, problems: Vec<String>) {
         self.metrics.refused();
         self.readiness.reload_failed(ReloadFailure { at: self.clock.now(), problems });
+    }
+}
+
+/// SIGHUP: look now.
+pub(super) struct Hangup(Option<Signal>);
+
+impl Hangup {
+    /// From now on; where it cannot be caught, it never comes.
+    pub(super) fn catch() -> Self {
+        let caught = signal(SignalKind::hangup());
+        Self(caught.inspect_err(|error| tracing::warn!(%error, "SIGHUP cannot be caught")).ok())
+    }
+
+    pub(super) async fn next(&mut self) {
+        match &mut self.0 {
+            Some(signal) => {
+                signal.recv().await;
+            }
+            None => std::future::pending().await,
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! A policy directory: read, compiled, activated, watched.
+//! A policy directory, or a bundle in its place: read, compiled, activated, watched.
 //!
 //! ```text
 //! inotify, SIGHUP, a slow poll ─▶ debounce ─▶ load + compile (blocking pool) ─┬─ refused ─▶ the active policy stays
@@ -17,16 +17,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
+use crate::bundle::{self, BundleError};
 use crate::condition::Extensions;
 use crate::documents::{self, Lenience, ReadOptions};
 use crate::model::{Problem, Problems, Severity};
 use crate::policy::{CompileOptions, Policy};
 
-use super::activate::Activator;
+use super::activate::{Activator, Hangup};
 
 /// How often the directory is looked at where changes cannot be watched.
 const POLL_WITHOUT_WATCH: Duration = Duration::from_secs(2);
@@ -87,8 +87,12 @@ pub struct Updater {
     pub activator: Activator,
 }
 
-/// Reads and compiles. Blocks.
+/// Reads a directory or a document and compiles it, or opens a bundle: what `--policy` names becomes a policy here and
+/// nowhere else. Blocks.
 pub fn load(path: &Path, options: LoadOptions) -> Result<Loaded, Refused> {
+    if bundle::is_bundle(path) {
+        return load_bundle(path, options);
+    }
     let (documents, mut problems) = documents::load(path, options.reading());
     let files = documents.files.len();
     if problems.has_errors() {
@@ -108,6 +112,28 @@ pub fn load(path: &Path, options: LoadOptions) -> Result<Loaded, Refused> {
     }
 }
 
+/// A bundle says itself how it was compiled. Read into memory: whoever copies another file over it would change a mapped
+/// one below the policy that decides.
+fn load_bundle(path: &Path, options: LoadOptions) -> Result<Loaded, Refused> {
+    let bundle = bundle::read(path, bundle::Limits::default()).map_err(|error| {
+        let code = match &error {
+            BundleError::OtherFormat { .. } => "OtherBundleFormat",
+            _ => "InvalidBundle",
+        };
+        let mut problems = Problems::new();
+        problems.push(Problem::error(code, format!("`{}`: {error}", path.display())));
+        Refused { problems, files: 1 }
+    })?;
+    let mut warnings = Problems::new();
+    if options.compile != CompileOptions::default() && options.compile != bundle.policy.options() {
+        let said = "`--strict-wildcards` and `--condition-extensions` say something else than the bundle";
+        warnings.push(
+            Problem::warning("OptionsOfBundle", said).help("give them to `postern bundle build` instead"),
+        );
+    }
+    Ok(Loaded { policy: bundle.policy, warnings, files: 1 })
+}
+
 // === impl Updater ===
 
 impl Updater {
@@ -116,18 +142,12 @@ impl Updater {
     pub async fn run(mut self) -> Result<(), Refused> {
         // Watching begins before the first load, so that an edit in between is not lost.
         let mut changes = Changes::watch(&self.path);
-        let mut hangup = match signal(SignalKind::hangup()) {
-            Ok(hangup) => Some(hangup),
-            Err(error) => {
-                tracing::warn!(%error, "SIGHUP cannot be caught and will not reload the policy");
-                None
-            }
-        };
+        let mut hangup = Hangup::catch();
         let mut digest = self.load_first().await?;
         loop {
             let why = tokio::select! {
                 () = changes.next(self.debounce) => "change",
-                () = hung_up(&mut hangup) => "SIGHUP",
+                () = hangup.next() => "SIGHUP",
             };
             self.reload(why, &mut digest).await;
             changes.follow();
@@ -173,15 +193,6 @@ impl Updater {
     fn activate(&mut self, loaded: Loaded) -> String {
         tracing::info!(files = loaded.files, "the policy directory is read");
         self.activator.activate(loaded.policy, None).policy.digest().to_owned()
-    }
-}
-
-async fn hung_up(signal: &mut Option<Signal>) {
-    match signal {
-        Some(signal) => {
-            signal.recv().await;
-        }
-        None => std::future::pending().await,
     }
 }
 

@@ -31,15 +31,13 @@ use crate::bundle::{self, Bundle, BundleError, Check, Limits};
 use crate::repository::{self, Client, Location, LocationError, Opening, PollError, Store, StoreError};
 use crate::snapshot::{Lease, Publication};
 
-use super::activate::Activator;
+use super::activate::{Activator, Hangup};
 use super::state::{Metadata, StateDir, StateError, Which};
 
 /// A source that fails is asked less often, up to this many intervals apart.
 const MOST_RESTS: u32 = 6;
 /// The source that an answer names when the policy came from the state directory.
 const FROM_STATE: &str = "state";
-/// The caps of metadata.
-const METADATA: repository::Limits = repository::Limits::DEFAULT;
 /// A bundle may be large and the way to it slow.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -113,13 +111,14 @@ impl RemoteUpdater {
     ///
     /// What no retry would mend.
     pub fn new(settings: RemoteSettings, activator: Activator) -> Result<Self, StartError> {
-        let unusable = |reason: String| StartError::TrustedRoot { path: settings.trusted_root.clone(), reason };
+        let unusable =
+            |reason: String| StartError::TrustedRoot { path: settings.trusted_root.clone(), reason };
         let root = std::fs::read(&settings.trusted_root).map_err(|error| unusable(error.to_string()))?;
         let mut mirrors = Vec::new();
         for label in &settings.sources {
             let opening = Opening { timeout: PATIENCE, ..Opening::default() };
             let store = Location::parse(label)?.open(opening)?;
-            let client = Client::new(store.clone(), root.clone(), METADATA)
+            let client = Client::new(store.clone(), root.clone(), repository::Limits::default())
                 .map_err(|refused| unusable(refused.to_string()))?;
             let label = label.clone();
             mirrors.push(Mirror { label, store, client, knows: None, failures: 0, resting: 0 });
@@ -130,11 +129,15 @@ impl RemoteUpdater {
 
     /// Serves what is on disk, then follows the sources for ever.
     pub async fn run(mut self) {
+        let mut hangup = Hangup::catch();
         self.restore();
         loop {
             self.ask().await;
             self.tell_lease();
-            sleep(around(self.settings.poll_interval)).await;
+            tokio::select! {
+                () = sleep(around(self.settings.poll_interval)) => {}
+                () = hangup.next() => self.mirrors.iter_mut().for_each(|mirror| mirror.resting = 0),
+            }
         }
     }
 
@@ -168,7 +171,9 @@ impl RemoteUpdater {
                     found = Some((bundle, publication));
                     break;
                 }
-                Err(error) => tracing::warn!(%error, serial = publication.serial, "the kept bundle is not used"),
+                Err(error) => {
+                    tracing::warn!(%error, serial = publication.serial, "the kept bundle is not used")
+                }
             }
         }
         self.latest = latest;
@@ -196,7 +201,11 @@ impl RemoteUpdater {
                 Ok(()) => {
                     (mirror.failures, mirror.resting) = (0, 0);
                     for problem in &problems {
-                        tracing::warn!(problem, answered = label, "a source cannot be followed, another one can");
+                        tracing::warn!(
+                            problem,
+                            answered = label,
+                            "a source cannot be followed, another one can"
+                        );
                     }
                     self.activator.unchanged();
                     return;
@@ -263,9 +272,11 @@ impl RemoteUpdater {
     /// where the disk refuses, to memory: trouble with a disk keeps no policy from being followed.
     async fn bring(&self, client: &Client, publication: &repository::Publication) -> Result<Bundle, Failure> {
         if let Some(state) = &self.state {
-            let (place, sha256) = (state.bundle(&publication.bundle_sha256), publication.bundle_sha256.clone());
+            let (place, sha256) =
+                (state.bundle(&publication.bundle_sha256), publication.bundle_sha256.clone());
             // Hashing a large file takes as long as an answer to thousands.
-            let kept = tokio::task::spawn_blocking(move || place.exists().then(|| open(&place, &sha256))).await;
+            let kept =
+                tokio::task::spawn_blocking(move || place.exists().then(|| open(&place, &sha256))).await;
             match kept {
                 Ok(Some(Ok(bundle))) => return Ok(bundle),
                 Ok(Some(Err(error))) => tracing::warn!(%error, "the kept bundle is read again"),
@@ -299,12 +310,12 @@ impl RemoteUpdater {
         let file = incoming.file.try_clone().map_err(|error| no_room(&error))?;
         let mut to = tokio::io::BufWriter::with_capacity(1 << 20, tokio::fs::File::from_std(file));
         let sha256 = &publication.bundle_sha256;
-        client.download_bundle(publication, self.settings.max_bundle_bytes, &mut to).await.map_err(|error| {
-            match error {
+        client.download_bundle(publication, self.settings.max_bundle_bytes, &mut to).await.map_err(
+            |error| match error {
                 PollError::Store(error @ StoreError::Output { .. }) => no_room(&error),
                 error => Brought::Failed(Failure::new("bundle", &error)),
-            }
-        })?;
+            },
+        )?;
         let place = state.admit(incoming, sha256).map_err(|error| no_room(&error))?;
         // It was hashed while it came in.
         let check = Check::Bounds { digest: digest(sha256) };
@@ -376,12 +387,13 @@ enum Brought {
 /// A client that knows what was verified before.
 fn client(store: &Store, root: &[u8], known: &Metadata) -> Result<Client, repository::Refused> {
     let known = known.iter().map(|(name, text)| (name, text.clone().into_bytes()));
-    Client::restore(store.clone(), root.to_vec(), known, METADATA)
+    Client::restore(store.clone(), root.to_vec(), known, repository::Limits::default())
 }
 
 /// Everything that a client has verified. Metadata is JSON, and so it is text.
 fn persisted(client: &Client) -> Metadata {
-    let text = |(name, bytes): (&'static str, Vec<u8>)| Some((name.to_owned(), String::from_utf8(bytes).ok()?));
+    let text =
+        |(name, bytes): (&'static str, Vec<u8>)| Some((name.to_owned(), String::from_utf8(bytes).ok()?));
     client.persist().into_iter().filter_map(text).collect()
 }
 
@@ -404,7 +416,11 @@ fn open(path: &Path, sha256: &str) -> Result<Bundle, BundleError> {
     }
     let found = hex::encode(hash.finalize());
     if found != sha256 {
-        return Err(BundleError::DigestMismatch { part: "file", expected: digest(sha256), found: digest(&found) });
+        return Err(BundleError::DigestMismatch {
+            part: "file",
+            expected: digest(sha256),
+            found: digest(&found),
+        });
     }
     bundle::open_verified(path, Limits::default(), Check::Bounds { digest: digest(sha256) })
 }

@@ -1,4 +1,4 @@
-//! The commands that ask: of a policy directory in this process, or of a running sidecar. Either way a question
+//! The commands that ask: of a policy directory or bundle in this process, or of a running sidecar. Either way a question
 //! is the message of the contract and is read by the same code as a call over gRPC, so that both say the same.
 
 use std::path::Path;
@@ -43,7 +43,7 @@ const MOST_BYTES: usize = 64 << 20;
 /// Whom to ask, and how to tell the answer.
 #[derive(Args, Debug)]
 struct AskArgs {
-    /// Answer from this policy directory
+    /// Answer from this policy directory or bundle
     #[arg(long, value_name = "DIR", env = "POSTERN_POLICY")]
     policy: Option<String>,
     /// Ask the sidecar at this address: unix:///path or http://host:port
