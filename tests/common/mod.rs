@@ -265,10 +265,14 @@ pub struct Process {
 impl Process {
     /// Listens on free ports, told by the log.
     pub fn start(policy: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let arguments = [&["--policy", policy.to_str().unwrap()], arguments].concat();
+        Self::serve(&arguments, variables)
+    }
+
+    /// The same, from wherever the arguments say.
+    pub fn serve(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = postern()
             .args(["serve", "--tcp", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-format", "json"])
-            .arg("--policy")
-            .arg(policy)
             .args(arguments)
             .envs(variables.iter().copied())
             .stderr(Stdio::piped())
@@ -303,6 +307,13 @@ impl Process {
         let status =
             Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().unwrap();
         assert!(status.success());
+    }
+
+    /// Ends it as the kernel does when memory is short.
+    pub fn kill(mut self) -> String {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        self.log()
     }
 
     pub fn ended(&mut self) -> Option<ExitStatus> {

@@ -1,0 +1,446 @@
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::print_stdout,
+    reason = "tests"
+)]
+//! Sidecars that follow signed publications: real processes, a real repository in a directory and behind a web
+//! server, real keys.
+
+mod common;
+#[allow(dead_code, reason = "others use the rest")]
+#[path = "common/files.rs"]
+mod files;
+
+use std::path::Path;
+use std::time::Duration;
+
+use common::*;
+use files::{FileServer, Mood};
+use jiff::Timestamp;
+use postern::bundle;
+use postern::documents::{self, ReadOptions};
+use postern::policy::{CompileOptions, Policy};
+use postern::proto::v1;
+use postern::proto::v1::authorization_service_client::AuthorizationServiceClient;
+use postern::repository::{About, Keys, Lifetimes, Location, Opening, Options, Publication, Recover, Repository};
+use tempfile::TempDir;
+use tokio_stream::StreamExt;
+use tonic::transport::Channel;
+
+/// A repository in a directory, its keys, and the policy that is published there.
+struct Publisher {
+    dir: TempDir,
+    policy: TempDir,
+    repository: Repository,
+}
+
+impl Publisher {
+    /// With one publication: that of the small policy.
+    async fn new() -> Self {
+        let mut publisher = Self::empty().await;
+        publisher.publish().await;
+        publisher
+    }
+
+    async fn empty() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = Keys::create(&dir.path().join("keys"), false).unwrap();
+        let opening = Opening { create: true, ..Opening::default() };
+        let at = dir.path().join("repository");
+        let store = Location::parse(at.to_str().unwrap()).unwrap().open(opening).unwrap();
+        let repository =
+            Repository::init(store, keys, Lifetimes::default(), Timestamp::now()).await.unwrap();
+        Self { dir, policy: policy(), repository }
+    }
+
+    /// Publishes what the directory says now.
+    async fn publish(&mut self) -> Publication {
+        self.publish_for(Lifetimes::default()).await
+    }
+
+    async fn publish_for(&mut self, lifetimes: Lifetimes) -> Publication {
+        let (documents, problems) = documents::load(self.policy.path(), ReadOptions::default());
+        assert!(!problems.has_errors(), "{problems:?}");
+        let policy = Policy::compile(&documents, CompileOptions::default()).unwrap();
+        let name = bundle::About { name: "vaults", ..bundle::About::default() };
+        let bytes = bundle::build(&policy, &name).unwrap();
+        let about = About {
+            policy_name: "vaults".into(),
+            policy_digest: policy.digest().to_owned(),
+            message: "for the test".into(),
+            by: "updater.rs".into(),
+        };
+        let options = Options { lifetimes, force: true, ..Options::default() };
+        self.repository.publish(bytes.into(), about, options, Timestamp::now()).await.unwrap().publication
+    }
+
+    /// Publishes a policy that is not the one before.
+    async fn publish_another(&mut self, number: usize) -> Publication {
+        let group = format!("b0000000-0000-4000-8000-{number:012}");
+        let text = serde_json::json!({ "groups": { group: [BOB] } }).to_string();
+        std::fs::write(self.policy.path().join("group.json"), text).unwrap();
+        self.publish().await
+    }
+
+    fn repository(&self) -> std::path::PathBuf {
+        self.dir.path().join("repository")
+    }
+
+    fn root(&self) -> String {
+        self.dir.path().join("keys/root.json").to_str().unwrap().to_owned()
+    }
+
+    /// Everything but the bundles, to be put back later.
+    fn metadata(&self) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+        let entries = std::fs::read_dir(self.repository()).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.is_file()).map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+    }
+}
+
+fn serve(source: &str, root: &str, more: &[&str]) -> Process {
+    let arguments = ["--source", source, "--trusted-root", root, "--poll-interval", "100ms"];
+    Process::serve(&[&arguments, more].concat(), &[])
+}
+
+async fn client(process: &Process) -> AuthorizationServiceClient<Channel> {
+    AuthorizationServiceClient::new(connect_tcp(process.tcp).await)
+}
+
+async fn status(client: &AuthorizationServiceClient<Channel>) -> v1::PolicyStatus {
+    let answer = client.clone().get_policy_status(v1::GetPolicyStatusRequest {}).await.unwrap();
+    answer.into_inner().status.unwrap()
+}
+
+fn serial(status: &v1::PolicyStatus) -> u64 {
+    status.policy.as_ref().map_or(0, |policy| policy.serial)
+}
+
+async fn reaches(client: &AuthorizationServiceClient<Channel>, wanted: u64) {
+    eventually(&format!("serial {wanted}"), async || serial(&status(client).await) == wanted).await;
+}
+
+/// The problem that is told, once one is.
+async fn problem(client: &AuthorizationServiceClient<Channel>) -> String {
+    eventually("a problem", async || !status(client).await.update_problems.is_empty()).await;
+    status(client).await.update_problems.join("; ")
+}
+
+async fn may_alice_read(client: &AuthorizationServiceClient<Channel>) -> Result<v1::CheckResponse, tonic::Status> {
+    client.clone().check(request(ALICE, READ, &vault("app"))).await.map(tonic::Response::into_inner)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sidecar_moves_with_each_publication() {
+    let mut publisher = Publisher::new().await;
+    let process = serve(publisher.repository().to_str().unwrap(), &publisher.root(), &[]);
+    process.ready().await;
+    let client = client(&process).await;
+    let mut watch = client.clone().watch_policy(v1::WatchPolicyRequest {}).await.unwrap().into_inner();
+    let first = watch.next().await.unwrap().unwrap().status.unwrap();
+    let publication = first.publication.unwrap();
+    assert_eq!((publication.policy_name.as_str(), publication.published_by.as_str()), ("vaults", "updater.rs"));
+    let answer = may_alice_read(&client).await.unwrap();
+    assert_eq!(answer.result.as_ref().unwrap().decision(), v1::Decision::Allowed);
+    let identity = answer.policy.unwrap();
+    assert_eq!(identity.freshness(), v1::PolicyFreshness::Fresh);
+    // What expiry ends may not be kept by who asked.
+    let until = answer.result.unwrap().valid_until.unwrap();
+    assert_eq!(Some(until), publication.expires_at);
+
+    revoke_alice(publisher.policy.path());
+    let second = publisher.publish().await;
+    assert_eq!(second.serial, identity.serial + 1);
+    let told = watch.next().await.unwrap().unwrap().status.unwrap();
+    assert_eq!(serial(&told), second.serial);
+    assert_eq!(told.policy.unwrap().digest, second.policy_digest);
+    let answer = may_alice_read(&client).await.unwrap();
+    assert_eq!(answer.result.unwrap().decision(), v1::Decision::NotAllowed);
+
+    // Back is forward: older content is a new publication.
+    let options = Options::default();
+    let rolled = publisher.repository.rollback(identity.serial, About::default(), options, Timestamp::now());
+    let rolled = rolled.await.unwrap().publication;
+    assert_eq!((rolled.serial, rolled.rolled_back_to), (second.serial + 1, Some(identity.serial)));
+    reaches(&client, rolled.serial).await;
+    let answer = may_alice_read(&client).await.unwrap();
+    assert_eq!(answer.result.unwrap().decision(), v1::Decision::Allowed);
+    assert_eq!(answer.policy.unwrap().digest, identity.digest);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_waits_for_its_source_and_an_unchanged_one_costs_one_small_request() {
+    let publisher = Publisher::new().await;
+    let server = FileServer::start(publisher.repository()).await;
+    server.set(Mood::Down);
+    let process = serve(&server.url(), &publisher.root(), &[]);
+    let client = client(&process).await;
+    assert!(problem(&client).await.contains("503"), "{}", problem(&client).await);
+    assert_eq!(http(process.admin, "/readyz").await.0, 503);
+    assert_eq!(may_alice_read(&client).await.unwrap_err().code(), tonic::Code::Unavailable);
+    server.set(Mood::Well);
+    process.ready().await;
+
+    server.answers();
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let answers = server.answers();
+    assert!(answers.len() > 2, "{answers:?}");
+    let small = |(path, status, bytes): &(String, u16, usize)| (path.as_str(), *status, *bytes) == ("timestamp.json", 304, 0);
+    assert!(answers.iter().all(small), "{answers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_as_it_was_signed_changes_nothing() {
+    let mut publisher = Publisher::new().await;
+    let before = publisher.metadata();
+    let server = FileServer::start(publisher.repository()).await;
+    let state = tempfile::tempdir().unwrap();
+    let limit = std::fs::metadata(bundle_file(&publisher)).unwrap().len() + 100;
+    let limit = limit.to_string();
+    let more = ["--state-dir", state.path().to_str().unwrap(), "--max-bundle-bytes", &limit];
+    let process = serve(&server.url(), &publisher.root(), &more);
+    process.ready().await;
+    let client = client(&process).await;
+    let first = serial(&status(&client).await);
+    let still = async |wanted: &str| {
+        let told = problem(&client).await;
+        assert!(told.contains(wanted), "{wanted}: {told}");
+        assert_eq!(serial(&status(&client).await), first, "{wanted}");
+        assert_eq!(may_alice_read(&client).await.unwrap().result.unwrap().decision(), v1::Decision::Allowed);
+    };
+
+    for (mood, wanted) in [(Mood::CutShort, "its length"), (Mood::Corrupt, "its hash")] {
+        server.set(mood);
+        publisher.publish_another(first as usize).await;
+        still(wanted).await;
+        // The next attempt is for the same serial and tells the same.
+        still(wanted).await;
+    }
+    server.set(Mood::Well);
+    let good = serial(&wait_for_recovery(&client).await);
+    assert!(good > first);
+
+    // Somebody who can write to the source puts yesterday back.
+    let now = publisher.metadata();
+    let put = |files: &[(std::path::PathBuf, Vec<u8>)]| {
+        for (path, bytes) in files {
+            std::fs::write(path, bytes).unwrap();
+        }
+    };
+    put(&before);
+    let told = problem(&client).await;
+    assert!(told.contains("`timestamp` was rolled back"), "{told}");
+    assert_eq!(serial(&status(&client).await), good);
+    put(&now);
+    wait_for_recovery(&client).await;
+
+    // Or edits what is signed.
+    let timestamp = publisher.repository().join("timestamp.json");
+    let text = std::fs::read_to_string(&timestamp).unwrap();
+    let edited = text.replacen("\"expires\": \"2", "\"expires\": \"3", 1);
+    assert_ne!(edited, text);
+    std::fs::write(&timestamp, edited).unwrap();
+    let told = problem(&client).await;
+    assert!(told.contains("the signature of `timestamp` is wrong"), "{told}");
+    put(&now);
+    wait_for_recovery(&client).await;
+
+    // Too large for the setting: refused by what is signed, before anything is read.
+    for number in 0..40 {
+        let text = serde_json::json!({ "groups": { format!("b0000000-0000-4000-8001-{number:012}"): [BOB] } });
+        std::fs::write(publisher.policy.path().join(format!("more{number}.json")), text.to_string()).unwrap();
+    }
+    std::fs::write(publisher.policy.path().join("large.json"), large_policy()).unwrap();
+    server.answers();
+    publisher.publish().await;
+    let told = problem(&client).await;
+    assert!(told.contains("is larger than"), "{told}");
+    assert_eq!(serial(&status(&client).await), good);
+    assert!(!server.answers().iter().any(|(path, ..)| path.ends_with(".bundle")));
+}
+
+async fn wait_for_recovery(client: &AuthorizationServiceClient<Channel>) -> v1::PolicyStatus {
+    eventually("the recovery", async || status(client).await.update_problems.is_empty()).await;
+    status(client).await
+}
+
+fn bundle_file(publisher: &Publisher) -> std::path::PathBuf {
+    fn find(directory: &Path) -> Option<std::path::PathBuf> {
+        let mut entries: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+        entries.sort();
+        entries.into_iter().find_map(|path| {
+            if path.is_dir() {
+                find(&path)
+            } else {
+                path.extension().is_some_and(|extension| extension == "bundle").then_some(path)
+            }
+        })
+    }
+    find(&publisher.repository()).unwrap()
+}
+
+/// Deny assignments, each with a name of its own.
+fn large_policy() -> String {
+    let deny = |number: usize| {
+        serde_json::json!({
+            "name": format!("e0000000-0000-4000-8001-{number:012}"),
+            "scope": SUBSCRIPTION,
+            "denyAssignmentName": "x".repeat(200),
+            "permissions": [{ "actions": ["Contoso.Other/*"] }],
+            "principals": [BOB],
+        })
+    };
+    serde_json::Value::from((0..50).map(deny).collect::<Vec<_>>()).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_needs_no_network_and_forgets_no_serial() {
+    let mut publisher = Publisher::new().await;
+    let before = publisher.metadata();
+    let second = publisher.publish_another(1).await;
+    let server = FileServer::start(publisher.repository()).await;
+    let state = tempfile::tempdir().unwrap();
+    let more = ["--state-dir", state.path().to_str().unwrap()];
+    let process = serve(&server.url(), &publisher.root(), &more);
+    process.ready().await;
+
+    // One process at a time.
+    let arguments = ["serve", "--source", &server.url(), "--trusted-root", &publisher.root(), "--tcp", "127.0.0.1:0"];
+    let arguments = arguments.iter().copied().chain(["--admin", "off"]).chain(more).map(str::to_owned);
+    let arguments: Vec<String> = arguments.collect();
+    let output = tokio::task::spawn_blocking(move || postern().args(arguments).output().unwrap()).await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("in use by another process"), "{output:?}");
+    drop(process.kill());
+
+    server.set(Mood::Down);
+    let process = serve(&server.url(), &publisher.root(), &more);
+    process.ready().await;
+    let there = client(&process).await;
+    let told = status(&there).await;
+    assert_eq!((serial(&told), told.publication.unwrap().source.as_str()), (second.serial, "state"));
+    assert!(problem(&there).await.contains("503"));
+
+    // The source comes back with what it had before.
+    for (path, bytes) in &before {
+        std::fs::write(path, bytes).unwrap();
+    }
+    server.set(Mood::Well);
+    eventually("the refusal", async || problem(&there).await.contains("rolled back")).await;
+    assert_eq!(serial(&status(&there).await), second.serial);
+
+    // What was kept by another root of trust is not used.
+    let other = Publisher::new().await;
+    drop(process.kill());
+    let process = serve(other.repository().to_str().unwrap(), &other.root(), &more);
+    process.ready().await;
+    assert_eq!(status(&client(&process).await).await.publication.unwrap().source, other.repository().to_str().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_source_does_not_stop_another() {
+    let mut publisher = Publisher::new().await;
+    let server = FileServer::start(publisher.repository()).await;
+    server.set(Mood::Down);
+    let mirror = publisher.repository();
+    let sources = format!("{},{}", server.url(), mirror.display());
+    let process = serve(&sources, &publisher.root(), &[]);
+    process.ready().await;
+    let client = client(&process).await;
+    let told = status(&client).await;
+    assert_eq!(told.publication.unwrap().source, mirror.to_str().unwrap());
+    assert!(wait_for_recovery(&client).await.update_problems.is_empty(), "one of them answers");
+    let second = publisher.publish_another(1).await;
+    reaches(&client, second.serial).await;
+    // The first is preferred when it is back.
+    server.set(Mood::Well);
+    eventually("a third", async || {
+        let third = publisher.publish_another(3).await;
+        reaches(&client, third.serial).await;
+        status(&client).await.publication.unwrap().source == server.url()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_old_is_told_and_answers_by_the_rules() {
+    let mut publisher = Publisher::empty().await;
+    let short = Lifetimes { timestamp: "4s".parse().unwrap(), ..Lifetimes::default() };
+    publisher.publish_for(short).await;
+    let server = FileServer::start(publisher.repository()).await;
+    let more = ["--max-age", "1s", "--when-expired", "control=read-only,data=deny"];
+    let process = serve(&server.url(), &publisher.root(), &more);
+    process.ready().await;
+    let client = client(&process).await;
+    let freshness = async || status(&client).await.policy.unwrap().freshness();
+    assert_eq!(freshness().await, v1::PolicyFreshness::Fresh);
+    server.set(Mood::Down);
+    eventually("staleness", async || freshness().await == v1::PolicyFreshness::Stale).await;
+    let answer = may_alice_read(&client).await.unwrap();
+    assert_eq!(answer.result.unwrap().decision(), v1::Decision::Allowed, "served and reported");
+    assert_eq!(answer.policy.unwrap().freshness(), v1::PolicyFreshness::Stale);
+    eventually("the metric", async || {
+        let (_, text) = http(process.admin, "/metrics").await;
+        text.contains("postern_policy_freshness{state=\"stale\"} 1\n")
+    })
+    .await;
+    let (code, text) = http(process.admin, "/readyz").await;
+    assert!(code == 200 && text.contains(", stale\n"), "{text}");
+
+    eventually("expiry", async || freshness().await == v1::PolicyFreshness::Expired).await;
+    assert_eq!(may_alice_read(&client).await.unwrap().result.unwrap().decision(), v1::Decision::Allowed);
+    for action in [DELETE, GET_SECRET] {
+        let refused = client.clone().check(request(ALICE, action, &vault("app"))).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::Unavailable);
+        assert!(refused.message().contains("the active policy is expired"), "{refused:?}");
+    }
+    // Frozen metadata does not become believable by being there again.
+    server.set(Mood::Well);
+    eventually("the refusal", async || problem(&client).await.contains("`timestamp` is frozen")).await;
+    assert_eq!(freshness().await, v1::PolicyFreshness::Expired);
+
+    publisher.repository.refresh(Lifetimes::default(), Recover::No, Timestamp::now()).await.unwrap();
+    eventually("freshness", async || freshness().await == v1::PolicyFreshness::Fresh).await;
+    let answer = client.clone().check(request(ALICE, DELETE, &vault("app"))).await.unwrap().into_inner();
+    assert_eq!(answer.policy.unwrap().generation, 1, "a renewed signature is no activation");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_any_moment_it_goes_on_with_a_whole_policy() {
+    let mut publisher = Publisher::new().await;
+    let server = FileServer::start(publisher.repository()).await;
+    let state = tempfile::tempdir().unwrap();
+    let more = ["--state-dir", state.path().to_str().unwrap()];
+    let first = serve(&server.url(), &publisher.root(), &more);
+    first.ready().await;
+    drop(first.kill());
+    let (mut last, mut moved) = (0, 0);
+    for round in 0..KILLS {
+        server.set(Mood::Well);
+        let newest = publisher.publish_another(round).await.serial;
+        let process = serve(&server.url(), &publisher.root(), &more);
+        // Spread over what a start, a download and an activation take.
+        tokio::time::sleep(Duration::from_micros((round as u64 * 7919) % 40_000)).await;
+        drop(process.kill());
+
+        // Without a source there is only what it kept.
+        server.set(Mood::Down);
+        let process = serve(&server.url(), &publisher.root(), &more);
+        process.ready().await;
+        let client = client(&process).await;
+        let now = serial(&status(&client).await);
+        assert!(now >= last && now <= newest, "round {round}: {now} after {last}");
+        moved += usize::from(now == newest);
+        last = now;
+        assert_eq!(may_alice_read(&client).await.unwrap().result.unwrap().decision(), v1::Decision::Allowed);
+        let log = process.kill();
+        assert!(!log.contains("is not used"), "round {round}: {log}");
+    }
+    println!("{moved} of {KILLS} were killed after they had moved");
+    assert!(moved > 0 && moved < KILLS, "killed too early or too late each time: {moved}");
+}
+
+const KILLS: usize = 100;
