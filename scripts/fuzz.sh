@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 seconds=${1:-60}
 shift || true
 targets=("$@")
-((${#targets[@]})) || targets=(condition program documents scope_action wire)
+((${#targets[@]})) || targets=(condition program documents scope_action wire bundle)
 
 export PATH="$PWD/.tools/bin:$PATH"
 command -v cargo-fuzz >/dev/null || cargo install --quiet --root .tools cargo-fuzz
@@ -53,6 +53,10 @@ for line in pathlib.Path("tests/cases/contoso.jsonl").read_text().splitlines():
     text = field(2, field(1, b"a:n") + field(2, field(1, b"text")))
     resource = field(1, case["scope"].encode()) + text
     seed("wire", field(1, subject) + field(2, action) + field(3, resource))
+# Edits of the bundle: where, and four bytes to put there.
+for at in range(4096, 30000, 256):
+    for value in (0, 1, 7, 0xFFFFFFFF):
+        seed("bundle", b"\6" + at.to_bytes(4, "little") + value.to_bytes(4, "little"))
 for path in sorted(pathlib.Path("examples").rglob("*")):
     choice = {".json": b"\0", ".yaml": b"\1"}.get(path.suffix)
     if choice and path.is_file():

@@ -47,8 +47,8 @@ pub fn build(policy: &Policy, about: &About<'_>) -> Result<Vec<u8>, BundleError>
         with_sources: about.keep_sources,
         options: Options::of(policy.options(), about.lenient),
     };
-    let mut manifest = serde_json::to_vec_pretty(&manifest).map_err(io::Error::from)?;
-    manifest.push(b'\n');
+    // Ends with its brace: a length that lies takes something away from it or adds what is no part of it.
+    let manifest = serde_json::to_vec_pretty(&manifest).map_err(io::Error::from)?;
 
     let page = usize::try_from(PAGE).unwrap_or(usize::MAX);
     let header_length = size_of::<Header>();

@@ -933,19 +933,22 @@ impl Pair<'_> {
         impact: &mut Vec<Impact>,
     ) {
         let denied = [before, after].map(denied_patterns);
+        // Where it is granted on one side only, that is told of what grants.
         let granted = [before, after].map(granted_patterns);
-        let ([denied_before, denied_after], [granted_before, granted_after]) = (&denied, &granted);
+        let [denied_before, denied_after] = &denied;
         let sides = [
-            (denied_after, denied_before, granted_before, ImpactKind::Lost),
-            (denied_before, denied_after, granted_after, ImpactKind::Gained),
+            (denied_after, denied_before, ImpactKind::Lost),
+            (denied_before, denied_after, ImpactKind::Gained),
         ];
-        for (own, others, granted, kind) in sides {
+        for (own, others, kind) in sides {
             for pattern in own {
                 let known = others
                     .iter()
                     .any(|other| other.covers(pattern, wildcards) && other.not_less_certain(pattern));
-                let matters = granted.iter().any(|grant| {
-                    grant.plane == pattern.plane && overlap(&grant.text, &pattern.text, wildcards)
+                let matters = granted.iter().all(|grants| {
+                    grants.iter().any(|grant| {
+                        grant.plane == pattern.plane && overlap(&grant.text, &pattern.text, wildcards)
+                    })
                 });
                 if known || !matters {
                     continue;
@@ -1039,11 +1042,19 @@ impl Pattern {
     }
 }
 
-/// Whether an action may match both; for two with wildcards that is assumed.
+/// Whether an action may match both. Of two with wildcards only what stands before the first and behind the last is
+/// compared, so some are said to overlap that do not.
 fn overlap(one: &str, other: &str, wildcards: Wildcards) -> bool {
-    (one.contains('*') && other.contains('*'))
-        || pattern_matches(one, other, wildcards)
-        || pattern_matches(other, one, wildcards)
+    let ends = |text: &str| {
+        let (head, tail) = (text.split('*').next(), text.rsplit('*').next());
+        [head, tail].map(|end| end.unwrap_or_default().to_ascii_lowercase())
+    };
+    if one.contains('*') && other.contains('*') {
+        let ([head, tail], [other_head, other_tail]) = (ends(one), ends(other));
+        return (head.starts_with(&other_head) || other_head.starts_with(&head))
+            && (tail.ends_with(&other_tail) || other_tail.ends_with(&tail));
+    }
+    pattern_matches(one, other, wildcards) || pattern_matches(other, one, wildcards)
 }
 
 const fn access_of(outcome: OperationOutcome) -> Access {

@@ -35,9 +35,9 @@ Examples:
   postern bundle build examples/contoso -o contoso.bundle --name contoso --with-sources
   SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) postern bundle build policy/ -o policy.bundle
 
-The same documents, flags and version of postern give the same bytes, wherever and whenever. So no time is
-taken from a clock, and there is no serial in the file: a publication gives it, in the metadata it signs.
-Refused is what `serve` refuses; `postern validate` says more.
+The same documents, flags and version of postern give the same bytes, wherever and whenever. So no
+time is taken from a clock, and there is no serial in the file: a publication gives it, in the
+metadata that it signs. Refused is what `serve` refuses; `postern validate` says more.
 
 Exit codes: 0 written, 1 refused or not written, 2 wrong usage.";
 
@@ -52,8 +52,9 @@ const VERIFY_EXAMPLES: &str = "\
 Examples:
   postern bundle verify contoso.bundle
 
-Every digest is computed again: of the content, of the policy, and of the sources where they are kept. Kept
-sources are compiled again too, and have to give the same policy. Who made the file is not told.
+Every digest is computed again: of the content, of the policy, and of the sources where they are
+kept. Kept sources are compiled again too, and have to give the same policy. Who made the file is
+not told.
 
 Exit codes: 0 everything agrees, 1 it does not, 2 wrong usage.";
 
@@ -62,9 +63,9 @@ Examples:
   postern bundle diff old.bundle new.bundle
   postern bundle diff active.bundle policy/ --json | jq '.impact[] | select(.kind == \"gained\")'
 
-A `+` is what somebody gained, a `-` what somebody lost, a `~` what depends on something else now. An action
-is one that a role or deny assignment names; a pattern stands for what it matches. What cannot be compared
-exactly is told as a difference.
+A `+` is what somebody gained, a `-` what somebody lost, a `~` what depends on something else.
+An action is one that a role or deny assignment names; a pattern stands for what it matches. What
+cannot be compared exactly is told as a difference.
 
 Exit codes: 0 nobody may do anything else, 3 somebody may, 1 could not compare, 2 wrong usage.";
 

@@ -531,7 +531,7 @@ fn a_damaged_buffer_never_panics() {
         requirements: ActivationRequirements { approvers: vec!["dave".into()], ..Default::default() },
         ..Default::default()
     });
-    let whole = compile(&documents).opened.borrow_owner().to_vec();
+    let whole = compile(&documents).bytes().to_vec();
     let target = format!("{SUB}/resourceGroups/app/providers/A.B/c/d");
     // Explanations take longer, so they see fewer of the damages.
     for (position, principal) in
