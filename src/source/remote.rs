@@ -152,10 +152,11 @@ impl RemoteUpdater {
                 None
             }
         };
-        let kept = [kept(Which::Latest), kept(Which::Active)];
+        let kept = [Which::Latest, Which::Active].map(|which| (which, kept(which)));
         let Some(mirror) = self.mirrors.first() else { return };
         let (mut latest, mut found) = (None, None);
-        for kept in kept.into_iter().flatten() {
+        for (which, kept) in kept {
+            let Some(kept) = kept else { continue };
             let client = match client(&mirror.store, &self.root, &kept) {
                 Ok(client) => client,
                 Err(error) => {
@@ -168,8 +169,16 @@ impl RemoteUpdater {
             let Some(publication) = client.current().cloned() else { continue };
             match open(&state.bundle(&publication.bundle_sha256), &publication.bundle_sha256) {
                 Ok(bundle) => {
-                    found = Some((bundle, publication));
+                    let confirmed = state.written(which).unwrap_or(Timestamp::UNIX_EPOCH);
+                    found = Some((bundle, publication, confirmed));
                     break;
+                }
+                // The last process learnt of it and had no time to read it.
+                Err(BundleError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                    tracing::info!(
+                        serial = publication.serial,
+                        "the newest bundle that is known of is not here"
+                    );
                 }
                 Err(error) => {
                     tracing::warn!(%error, serial = publication.serial, "the kept bundle is not used")
@@ -177,8 +186,7 @@ impl RemoteUpdater {
             }
         }
         self.latest = latest;
-        let confirmed = state.confirmed().unwrap_or(Timestamp::UNIX_EPOCH);
-        if let Some((bundle, publication)) = found {
+        if let Some((bundle, publication, confirmed)) = found {
             self.activate(bundle, &publication, FROM_STATE, confirmed);
         }
     }

@@ -155,9 +155,9 @@ impl StateDir {
         self.place(incoming, &self.path.join(which.file_name()))
     }
 
-    /// When the newest metadata was written: a source has confirmed what it says at that time, if not later.
-    pub fn confirmed(&self) -> Option<Timestamp> {
-        let written = fs::metadata(self.path.join(Which::Latest.file_name())).ok()?.modified().ok()?;
+    /// When it was written: a source has confirmed what it says at that time, if not later.
+    pub fn written(&self, which: Which) -> Option<Timestamp> {
+        let written = fs::metadata(self.path.join(which.file_name())).ok()?.modified().ok()?;
         Timestamp::try_from(written).ok()
     }
 
