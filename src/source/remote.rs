@@ -157,7 +157,7 @@ impl RemoteUpdater {
         let (mut latest, mut found) = (None, None);
         for (which, kept) in kept {
             let Some(kept) = kept else { continue };
-            let client = match client(&mirror.store, &self.root, &kept) {
+            let client = match restored(&mirror.store, &self.root, &kept) {
                 Ok(client) => client,
                 Err(error) => {
                     tracing::warn!(%error, "what was kept is not used");
@@ -243,8 +243,8 @@ impl RemoteUpdater {
         if let Some(latest) = &self.latest
             && mirror.knows.as_ref() != Some(latest)
         {
-            let restored = client(&mirror.store, &self.root, latest);
-            mirror.client = restored.map_err(|refused| Failure::new("metadata", &refused))?;
+            let known = restored(&mirror.store, &self.root, latest);
+            mirror.client = known.map_err(|refused| Failure::new("metadata", &refused))?;
             mirror.knows = Some(latest.clone());
         }
         let polled = mirror.client.poll(now).await;
@@ -271,7 +271,11 @@ impl RemoteUpdater {
         self.activate(bundle, &publication, &label, now);
         self.keep(Which::Active, &metadata);
         if let Some(state) = &self.state {
-            state.sweep(&[&publication.bundle_sha256]);
+            let bundle = |metadata: &Metadata| {
+                let known = restored(client.store(), &self.root, metadata).ok()?;
+                known.current().map(|publication| publication.bundle_sha256.clone())
+            };
+            state.sweep(&publication.bundle_sha256, bundle);
         }
         Ok(())
     }
@@ -393,7 +397,7 @@ enum Brought {
 }
 
 /// A client that knows what was verified before.
-fn client(store: &Store, root: &[u8], known: &Metadata) -> Result<Client, repository::Refused> {
+fn restored(store: &Store, root: &[u8], known: &Metadata) -> Result<Client, repository::Refused> {
     let known = known.iter().map(|(name, text)| (name, text.clone().into_bytes()));
     Client::restore(store.clone(), root.to_vec(), known, repository::Limits::default())
 }
