@@ -53,6 +53,7 @@ pub mod pim;
 pub mod policy;
 pub mod proto;
 pub mod readiness;
+pub mod repository;
 pub mod server;
 pub mod snapshot;
 pub mod source;

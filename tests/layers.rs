@@ -34,6 +34,7 @@ const TABLE: &[Row] = &[
     (2, "documents", &["model", "condition", "pim", "agent"]),
     (2, "authoring", &["model", "condition"]),
     (2, "policy", &["model", "condition", "agent"]),
+    (2, "repository", &[]),
     (3, "snapshot", &["policy"]),
     (3, "cache", &["model", "condition", "policy"]),
     (
@@ -89,6 +90,7 @@ const TABLE: &[Row] = &[
             "documents",
             "authoring",
             "policy",
+            "repository",
             "snapshot",
             "cache",
             "source",

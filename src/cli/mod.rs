@@ -13,6 +13,8 @@ use crate::config::{self, Config, ServeArgs};
 
 mod ask;
 mod completions;
+mod publish;
+mod repo;
 mod report;
 mod serve;
 mod validate;
@@ -58,6 +60,12 @@ enum Command {
     /// Say everything that is wrong with a policy directory
     #[command(after_help = validate::EXAMPLES)]
     Validate(validate::ValidateArgs),
+    /// Make a policy the current publication of a repository
+    #[command(after_help = publish::EXAMPLES)]
+    Publish(Box<publish::PublishArgs>),
+    /// Begin a repository of signed publications and look after it
+    #[command(after_help = repo::EXAMPLES)]
+    Repo(Box<repo::RepoArgs>),
     /// Print a completion script for a shell
     #[command(after_help = completions::EXAMPLES)]
     Completions(completions::CompletionsArgs),
@@ -116,6 +124,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Next {
         (Command::WhatCan(arguments), Some((_, matches))) => what_can::run(&arguments, matches),
         (Command::WhoCan(arguments), Some((_, matches))) => who_can::run(&arguments, matches),
         (Command::Validate(arguments), _) => validate::run(&arguments),
+        (Command::Publish(arguments), _) => publish::run(&arguments),
+        (Command::Repo(arguments), _) => repo::run(&arguments),
         (Command::Completions(arguments), _) => completions::run(&arguments),
         (_, None) => Exit::Usage,
     };
