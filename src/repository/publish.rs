@@ -34,6 +34,8 @@ const TOOL: &str = concat!("postern ", env!("CARGO_PKG_VERSION"));
 const TIMESTAMP: &str = "timestamp.json";
 /// How many numbers that dead publishers took are passed over.
 const MOST_TAKEN: u64 = 1000;
+/// A number that no honest publisher reaches. A thief may have signed a higher one; see [`Repository::rotate_key`].
+const IMPLAUSIBLE: u64 = 1 << 40;
 /// How often a timestamp that somebody else replaced is tried again.
 const TRIES: u32 = 8;
 /// A machine that renews the timestamp and has the key of the snapshot renews that, too, this long before its end.
@@ -439,7 +441,7 @@ impl Repository {
             } else {
                 (file_meta(&self.base.snapshot), None)
             };
-            let version = next(self.base.timestamp, "the version of the timestamp")?;
+            let version = next(self.last_timestamp(recover, now), "the version of the timestamp")?;
             let signed = sign(&self.keys, &root, timestamp(version, &meta, lifetimes, now)?).await?;
             let bytes = Bytes::from(signed.buffer().clone());
             if self.store.put(TIMESTAMP, bytes, self.base.etag.as_deref()).await? == Put::Done {
@@ -453,6 +455,9 @@ impl Repository {
 
     /// Replaces the key of a role by a new one: a new root, signed with the old and the new keys of the root, and
     /// everything that the role has signed, signed again.
+    ///
+    /// Readers forget the numbers of the timestamp and the snapshot with their keys. So a number that only a thief can
+    /// have signed is not counted on from: there would be none left.
     ///
     /// # Errors
     ///
@@ -486,6 +491,9 @@ impl Repository {
             .add_old_signatures(old_keys.signed().signatures.clone())
             .map_err(|error| PublishError::Sign(error.to_string()))?;
 
+        if matches!(role, RoleType::Timestamp | RoleType::Snapshot) && self.base.timestamp > IMPLAUSIBLE {
+            self.base.timestamp = 0;
+        }
         // What the new keys sign comes first: as long as nothing refers to it, nobody looks.
         let mut serial = None;
         let mut targets = file_meta(&self.base.targets);
@@ -502,7 +510,7 @@ impl Repository {
         };
         let timestamp = match snapshot {
             Some(meta) => {
-                let version = next(self.base.timestamp, "the version of the timestamp")?;
+                let version = next(self.last_timestamp(recover, now), "the version of the timestamp")?;
                 Some(sign(&self.keys, &root, timestamp(version, &meta, lifetimes, now)?).await?)
             }
             None => None,
@@ -608,6 +616,15 @@ impl Repository {
         Err(self.conflict("serial", serial.get()))
     }
 
+    /// The number that the next timestamp must be higher than. When the one that is there does not count, nobody knows
+    /// what readers have seen; the seconds since 1970 are more than any that were counted one by one.
+    fn last_timestamp(&self, recover: Recover, now: Time) -> u64 {
+        match recover {
+            Recover::No => self.base.timestamp,
+            Recover::Yes => self.base.timestamp.max(u64::try_from(now.as_second()).unwrap_or(0)),
+        }
+    }
+
     /// Signs a snapshot and puts it under the next number that is free. A number is no lock here: what counts is the
     /// snapshot that the timestamp names.
     async fn write_snapshot(
@@ -617,11 +634,17 @@ impl Repository {
         lifetimes: Lifetimes,
         now: Time,
     ) -> Result<Metafile, PublishError> {
-        let mut version = self.base.snapshot.role().version;
+        let mut version = self.base.snapshot.role().version.get();
+        if version > IMPLAUSIBLE
+            && trust::key_ids(root, RoleType::Snapshot) != trust::key_ids(self.root(), RoleType::Snapshot)
+        {
+            version = 0;
+        }
         for _taken in 0..MOST_TAKEN {
-            version = next(version.get(), "the version of the snapshot")?;
+            let number = next(version, "the version of the snapshot")?;
+            version = number.get();
             let expires = end(lifetimes.snapshot, now)?;
-            let mut snapshot = Snapshot::new(SPEC_VERSION.to_owned(), version, expires);
+            let mut snapshot = Snapshot::new(SPEC_VERSION.to_owned(), number, expires);
             snapshot.meta.insert(TARGETS_META.to_owned(), targets.clone());
             let signed = sign(&self.keys, root, snapshot).await?;
             if put_new(&self.store, &format!("{version}.snapshot.json"), &signed).await? == Put::Done {
@@ -746,10 +769,12 @@ async fn recovered(store: &Store, client: &mut Client) -> Result<Base, PublishEr
     let mut numbers: Vec<u64> = store.names().await?.iter().filter_map(number).collect();
     numbers.sort_unstable_by(|a, b| b.cmp(a));
     let limits = Limits::default();
-    // The timestamp is believed in nothing but that the next one must have a higher number than it.
+    // The timestamp is believed in nothing but that the next one must have a higher number, and only if it is signed.
     let timestamp = match store.get(TIMESTAMP, limits.timestamp, None).await {
         Ok(Fetched::Found { bytes, .. }) => {
-            trust::parse::<Timestamp>(&bytes).map_or(0, |timestamp| timestamp.signed.version.get())
+            let state = TrustedState::restore(root.clone(), Some(bytes), None, None).ok();
+            let timestamp = state.as_ref().and_then(TrustedState::timestamp);
+            timestamp.map_or(0, |timestamp| timestamp.role().version.get())
         }
         _ => 0,
     };
