@@ -14,6 +14,8 @@ use crate::config::{self, Config, ServeArgs};
 mod ask;
 mod bundle;
 mod completions;
+mod publish;
+mod repo;
 mod report;
 mod serve;
 mod validate;
@@ -65,6 +67,12 @@ enum Command {
     /// Build, look at and compare bundles: a compiled policy as one file
     #[command(after_help = bundle::EXAMPLES)]
     Bundle(bundle::BundleArgs),
+    /// Make a policy the current publication of a repository
+    #[command(after_help = publish::EXAMPLES)]
+    Publish(Box<publish::PublishArgs>),
+    /// Begin a repository of signed publications and look after it
+    #[command(after_help = repo::EXAMPLES)]
+    Repo(Box<repo::RepoArgs>),
     /// Print a completion script for a shell
     #[command(after_help = completions::EXAMPLES)]
     Completions(completions::CompletionsArgs),
@@ -125,6 +133,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Next {
         (Command::Status(arguments), _) => status::run(&arguments),
         (Command::Validate(arguments), _) => validate::run(&arguments),
         (Command::Bundle(arguments), _) => bundle::run(&arguments),
+        (Command::Publish(arguments), _) => publish::run(&arguments),
+        (Command::Repo(arguments), _) => repo::run(&arguments),
         (Command::Completions(arguments), _) => completions::run(&arguments),
         (_, None) => Exit::Usage,
     };

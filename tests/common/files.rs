@@ -39,7 +39,8 @@ struct Shared {
 }
 
 impl FileServer {
-    pub(crate) async fn start(directory: PathBuf) -> Self {
+    pub(crate) async fn start(directory: impl Into<PathBuf>) -> Self {
+        let directory = directory.into();
         let shared = Arc::new(Mutex::new(Shared { directory, mood: Mood::Well, answers: Vec::new() }));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -54,6 +55,11 @@ impl FileServer {
 
     pub(crate) fn set(&self, mood: Mood) {
         self.shared.lock().unwrap().mood = mood;
+    }
+
+    /// What was asked since the last time, and with which status it was answered.
+    pub(crate) fn asked(&self) -> Vec<(String, u16)> {
+        self.answers().into_iter().map(|(path, status, _)| (format!("GET /{path}"), status)).collect()
     }
 
     /// What was answered since the last time.

@@ -1,0 +1,157 @@
+//! `postern publish`: makes a policy the current publication of a repository.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use clap::Args;
+
+use crate::repository::{About, Lifetime, Lifetimes, Options, Publication, Published};
+
+use super::repo::{self, Failure, Place};
+use super::{Exit, print};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  postern publish contoso.bundle --to /tmp/repo --keys /tmp/keys --message 'first policy'
+  postern publish contoso.bundle --to s3://policies/contoso --keys keys --expires 30d --json
+
+Of two publishers at the same time one wins; the other is told so (CONFLICT) and has changed nothing.
+
+Exit codes: 0 published, 1 not published, 2 wrong usage.";
+
+/// What to publish, and where.
+#[derive(Args, Debug)]
+pub(super) struct PublishArgs {
+    /// The bundle
+    #[arg(value_name = "BUNDLE")]
+    what: PathBuf,
+    /// Repository to publish to: a directory, s3://, az:// or gs://
+    #[arg(long, value_name = "URL", env = "POSTERN_REPO")]
+    to: String,
+    /// Directory with the keys of targets, snapshot and timestamp, and root.json
+    #[arg(long, value_name = "DIR", env = "POSTERN_KEYS")]
+    keys: PathBuf,
+    /// Name of the policy, which readers are told [default: name of the file]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Why it is published
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    message: String,
+    /// Who publishes it [default: the user]
+    #[arg(long, value_name = "WHO", env = "POSTERN_BY")]
+    by: Option<String>,
+    /// How long the content holds, for example 90d; then readers want a new publication
+    #[arg(long, value_name = "DURATION", default_value = "90d")]
+    expires: Lifetime,
+    /// How long the timestamp holds, for example 1d; `postern repo refresh` renews it
+    #[arg(long, value_name = "DURATION", default_value = "1d")]
+    timestamp_expires: Lifetime,
+    /// Pass over a number that a publisher took and never finished
+    #[arg(long)]
+    take_over: bool,
+    /// Publish even what is published already
+    #[arg(long)]
+    force: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is published: bytes, and what they say of themselves.
+struct Content {
+    bytes: Bytes,
+    name: String,
+    digest: String,
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Told<'a> {
+    serial: u64,
+    bundle_sha256: &'a str,
+    bundle_length: u64,
+    bundle_path: &'a str,
+    published_at: String,
+    published_by: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rolled_back_to: Option<u64>,
+    policy_name: &'a str,
+    policy_digest: &'a str,
+    expires: String,
+    expires_role: String,
+    #[serde(skip_serializing_if = "<[u64]>::is_empty")]
+    passed_over: &'a [u64],
+}
+
+impl<'a> Told<'a> {
+    pub(super) fn new(publication: &'a Publication, passed_over: &'a [u64]) -> Self {
+        Self {
+            serial: publication.serial,
+            bundle_sha256: &publication.bundle_sha256,
+            bundle_length: publication.bundle_length,
+            bundle_path: &publication.bundle_path,
+            published_at: publication.published_at.to_string(),
+            published_by: &publication.published_by,
+            message: &publication.message,
+            rolled_back_to: publication.rolled_back_to,
+            policy_name: &publication.policy_name,
+            policy_digest: &publication.policy_digest,
+            expires: publication.expires.to_string(),
+            expires_role: publication.expires_role.to_string(),
+            passed_over,
+        }
+    }
+}
+
+pub(super) fn run(arguments: &PublishArgs) -> Exit {
+    repo::done(arguments.json, repo::block_on(publish(arguments)))
+}
+
+async fn publish(arguments: &PublishArgs) -> Result<Exit, Failure> {
+    let content = bundle_bytes(&arguments.what)?;
+    let place = Place { at: &arguments.to, keys: &arguments.keys };
+    let mut repository = place.open().await?;
+    let about = About {
+        policy_name: arguments.name.clone().unwrap_or(content.name),
+        policy_digest: content.digest,
+        message: arguments.message.clone(),
+        by: repo::by(arguments.by.as_deref()),
+    };
+    let lifetimes = Lifetimes {
+        targets: arguments.expires,
+        timestamp: arguments.timestamp_expires,
+        ..Lifetimes::default()
+    };
+    let options = Options { lifetimes, force: arguments.force, take_over: arguments.take_over };
+    let published = repository.publish(content.bytes, about, options, repo::now()).await?;
+    tell(&published, &arguments.to, arguments.json)
+}
+
+pub(super) fn tell(published: &Published, to: &str, json: bool) -> Result<Exit, Failure> {
+    let Published { publication, passed_over } = published;
+    if json {
+        return repo::told(&Told::new(publication, passed_over));
+    }
+    for number in passed_over {
+        print(&format!("passed over serial {number}, which was never finished\n"));
+    }
+    print(&format!(
+        "published serial {} to {to}\n  bundle  {} ({} bytes)\n  holds   until {} ({})\n",
+        publication.serial,
+        publication.bundle_sha256,
+        publication.bundle_length,
+        publication.expires,
+        publication.expires_role,
+    ));
+    Ok(Exit::Yes)
+}
+
+/// The bundle of a file as it is.
+fn bundle_bytes(path: &Path) -> Result<Content, Failure> {
+    let bytes =
+        std::fs::read(path).map_err(|error| Failure::failed(format!("`{}`: {error}", path.display())))?;
+    let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let digest = format!("sha256:{}", hex::encode(<sha2::Sha256 as sha2::Digest>::digest(&bytes)));
+    Ok(Content { bytes: bytes.into(), name, digest })
+}
