@@ -13,17 +13,21 @@
     reason = "tests"
 )]
 
+mod common;
 #[path = "common/questions.rs"]
 mod questions;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
+use common::{ALICE, Process, READ, connect_tcp, eventually, request, revoke_alice, vault};
 use postern::bundle::{self, About, BundleError, Check, Limits};
 use postern::documents::{Lenience, load, load_texts};
 use postern::model::Documents;
 use postern::policy::{CompileOptions, Policy};
+use postern::proto::v1::Decision;
+use postern::proto::v1::authorization_service_client::AuthorizationServiceClient;
 use questions::{ask_everything, ask_one, contoso, contoso_bundle, look_at_everything};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -315,13 +319,7 @@ fn no_flip_does_harm_without_it() {
 // === the commands ===
 
 fn run(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_postern"))
-        .args(arguments)
-        .current_dir(folder)
-        .env_remove("POSTERN_POLICY")
-        .env_remove("SOURCE_DATE_EPOCH")
-        .output()
-        .unwrap()
+    common::postern().args(arguments).current_dir(folder).env_remove("SOURCE_DATE_EPOCH").output().unwrap()
 }
 
 fn code(output: &Output) -> i32 {
@@ -453,6 +451,39 @@ fn a_bundle_answers_as_its_directory() {
         assert_eq!((code(&one), text(&one.stdout)), (code(&other), text(&other.stdout)), "{command}");
         assert!(!one.stdout.is_empty(), "{one:?}");
     }
+}
+
+/// A sidecar decides by a bundle, follows the next one, and keeps its own when that is damaged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sidecar_serves_a_bundle() {
+    let folder = tempfile::tempdir().unwrap();
+    let (documents, path) = (folder.path().join("documents"), folder.path().join("served/policy.bundle"));
+    fs::create_dir(&documents).unwrap();
+    fs::create_dir(folder.path().join("served")).unwrap();
+    common::write_policy(&documents);
+    let build = || {
+        let built = run(folder.path(), &["bundle", "build", "documents", "-o", "served/policy.bundle"]);
+        assert_eq!(code(&built), 0, "{built:?}");
+    };
+    build();
+    let process = Process::start(&path, &["--reload-debounce", "20ms"], &[]);
+    process.ready().await;
+    let client = AuthorizationServiceClient::new(connect_tcp(process.tcp).await);
+    let decides = async || {
+        let answer = client.clone().check(request(ALICE, READ, &vault("app"))).await.unwrap().into_inner();
+        answer.result.unwrap().decision()
+    };
+    assert_eq!(decides().await, Decision::Allowed);
+
+    // Overwritten in place, as one should not: it is in memory.
+    let file = fs::read(&path).unwrap();
+    fs::write(&path, &file[..file.len() / 2]).unwrap();
+    eventually("the refusal", async || process.log().contains("InvalidBundle")).await;
+    assert_eq!(decides().await, Decision::Allowed);
+
+    revoke_alice(&documents);
+    build();
+    eventually("the next bundle", async || decides().await == Decision::NotAllowed).await;
 }
 
 #[test]
