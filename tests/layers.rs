@@ -34,7 +34,7 @@ const TABLE: &[Row] = &[
     (2, "documents", &["model", "condition", "pim", "agent"]),
     (2, "authoring", &["model", "condition"]),
     (2, "policy", &["model", "condition", "agent"]),
-    (3, "bundle", &["model", "policy"]),
+    (3, "bundle", &["model", "agent", "policy"]),
     (3, "snapshot", &["policy"]),
     (3, "cache", &["model", "condition", "policy"]),
     (

@@ -16,9 +16,11 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
+use crate::agent::Answerer;
 use crate::model::{
-    DenyEffect, KnownOperation, OperationOutcome, PermissionList, PermissionPatterns, PermissionQuery, Plane,
-    PrincipalId, RoleActivation, Scope, Subject, Undecided, Wildcards, Window, pattern_matches,
+    ActivationRequirements, DenyEffect, KnownOperation, OperationOutcome, PermissionList, PermissionPatterns,
+    PermissionQuery, Plane, PrincipalId, RoleActivation, Scope, Subject, Undecided, Wildcards, Window,
+    pattern_matches,
 };
 use crate::policy::{AssignmentContents, Damaged, DenyContents, DescribedAgent, Policy, RoleContents};
 
@@ -127,6 +129,9 @@ pub enum Access {
 ///
 /// [`Damaged`], if a record of either leads nowhere.
 pub fn diff(before: &Policy, after: &Policy, now: Timestamp) -> Result<Difference, Damaged> {
+    if before.bytes() == after.bytes() {
+        return Ok(Difference { changes: Vec::new(), impact: Vec::new(), pairs_left_out: 0 });
+    }
     let compared = Compared::new(before, after)?;
     let mut impact = compared.direct_impact();
     let pairs = compared.pairs(before, after)?;
@@ -270,6 +275,21 @@ fn shown_blocks(blocks: &[PermissionPatterns]) -> String {
     blocks.iter().map(lists).collect::<Vec<_>>().join(" | ")
 }
 
+fn shown_requirements(takes: &ActivationRequirements) -> String {
+    let flags = [
+        ("multi-factor authentication", takes.mfa),
+        ("justification", takes.justification),
+        ("ticket", takes.ticket),
+        ("approval", takes.approval),
+    ];
+    let mut parts: Vec<String> =
+        flags.into_iter().filter(|(_, on)| *on).map(|(name, _)| name.to_owned()).collect();
+    parts.extend(takes.approvers.iter().map(|approver| format!("approver {approver}")));
+    parts.extend(takes.maximum_duration.iter().map(|duration| format!("at most {duration}")));
+    parts.extend(takes.authentication_context.iter().map(|context| format!("context {context}")));
+    parts.join(", ")
+}
+
 struct Held(AssignmentContents);
 struct Eligible(AssignmentContents);
 #[derive(Clone)]
@@ -287,7 +307,7 @@ fn assignment_facts(assignment: &AssignmentContents) -> Vec<Fact> {
         ("condition", text(&assignment.condition)),
         ("eligibility", text(&assignment.eligibility)),
         ("eligibility condition", text(&assignment.inherited_condition)),
-        ("takes", assignment.requirements.as_ref().map(|takes| format!("{takes:?}")).unwrap_or_default()),
+        ("takes", assignment.requirements.as_ref().map(shown_requirements).unwrap_or_default()),
     ])
 }
 
@@ -295,11 +315,7 @@ impl Item for Held {
     const KIND: &'static str = "role assignment";
 
     fn id(&self) -> String {
-        // An activation of several eligibilities is several role assignments of one id.
-        match &self.0.eligibility {
-            Some(eligibility) => format!("{} ({eligibility})", self.0.id),
-            None => self.0.id.clone(),
-        }
+        self.0.id.clone()
     }
 
     fn facts(&self) -> Vec<Fact> {
@@ -387,13 +403,17 @@ impl Item for DescribedAgent {
     }
 
     fn facts(&self) -> Vec<Fact> {
+        let answerer = match &self.agent.answerer {
+            Answerer::AskingUser => "the user who asks".to_owned(),
+            Answerer::RoleHolder(role) => format!("holders of {role}"),
+        };
         facts([
             ("name", self.name.clone().unwrap_or_default()),
             ("resource", self.resource.clone().unwrap_or_default()),
-            ("level", format!("{:?}", self.agent.level)),
-            ("mode", format!("{:?}", self.agent.mode)),
+            ("level", format!("{:?}", self.agent.level).to_lowercase()),
+            ("mode", format!("{:?}", self.agent.mode).to_lowercase()),
             ("manages", self.agent.managed_resource_groups.join(", ")),
-            ("answered by", format!("{:?}", self.agent.answerer)),
+            ("answered by", answerer),
             ("query actions", self.options.query_actions.join(", ")),
         ])
     }

@@ -12,7 +12,7 @@
 //! Nothing in the file depends on when or where it was made: equal input gives equal bytes. The serial of a publication
 //! is given when it is published, in the metadata that is signed then, and is not in here.
 //!
-//! Imports `model` and `policy`.
+//! Imports `model`, `policy`, and `agent` for what a policy says of agents.
 
 mod build;
 mod diff;
