@@ -637,6 +637,22 @@ fn a_role_that_gives_more_reaches_its_holders_and_their_members() {
     assert!(impact.iter().all(|one| one["what"] == brews["what"]), "{told:#}");
 }
 
+/// An activation of the first of April, from eight to four.
+#[test]
+fn what_is_held_later_is_compared_then() {
+    const CONTRIBUTOR: &str = "b24988ac-6180-42a0-ab88-20f7382dd24c";
+    let folder = workplace();
+    let path = folder.path().join("policy/pim/active.json");
+    fs::write(&path, fs::read_to_string(&path).unwrap().replace(CONTRIBUTOR, READER)).unwrap();
+    for (now, exit) in [("2026-03-15T00:00:00Z", 3), ("2026-04-01T09:00:00Z", 3), ("2026-04-01T16:00:00Z", 0)]
+    {
+        let output = run(folder.path(), &["bundle", "diff", "old.bundle", "policy", "--now", now, "--json"]);
+        let told = parsed(&output);
+        assert_eq!((code(&output), told["changes"].as_array().unwrap().len()), (exit, 1), "{now}: {told:#}");
+        assert_eq!(has(&told["impact"], &json!({"kind": "lost", "what": "*"})), exit == 3, "{told:#}");
+    }
+}
+
 #[test]
 fn lists_are_bounded_and_say_so() {
     let folder = workplace();

@@ -6,8 +6,8 @@
 //!
 //! Whom a change touches is told generously: the holder of an assignment and every member of a group that holds it;
 //! whoever holds something at a scope where a deny assignment changed, above it or below it. Each such pair of
-//! principal and scope is asked of both policies. What cannot be compared exactly (patterns that overlap, conditions,
-//! windows that are not open now) is told as a difference rather than left out, so "no difference" can be relied on.
+//! principal and scope is asked of both policies. What cannot be compared exactly (patterns that overlap, conditions) is
+//! told as a difference rather than left out, so "no difference" can be relied on.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;
@@ -133,10 +133,11 @@ pub fn diff(before: &Policy, after: &Policy, now: Timestamp) -> Result<Differenc
         return Ok(Difference { changes: Vec::new(), impact: Vec::new(), pairs_left_out: 0 });
     }
     let compared = Compared::new(before, after)?;
-    let mut impact = compared.direct_impact();
-    let pairs = compared.pairs(before, after)?;
+    let mut impact = compared.direct_impact(now);
+    let pairs = compared.pairs(before, after, now)?;
     let pairs_left_out = pairs.len().saturating_sub(MAX_PAIRS);
-    for (principal, scope) in pairs.iter().take(MAX_PAIRS) {
+    for (principal, scope, moment) in pairs.iter().take(MAX_PAIRS) {
+        let now = moment.unwrap_or(now);
         Pair { before, after, principal, scope, now }.compare(&mut impact);
     }
     impact.sort();
@@ -155,6 +156,9 @@ impl Difference {
 
 /// An item as it is in the first and in the second.
 type Both<T> = (Option<T>, Option<T>);
+
+/// A principal, a scope, and the moment; `None`: now.
+type Pairs = BTreeSet<(String, String, Option<Timestamp>)>;
 
 /// What is compared item by item.
 trait Item: Sized {
@@ -515,7 +519,7 @@ impl Compared {
     }
 
     /// What differs whatever is asked now: windows, agents, how patterns are read.
-    fn direct_impact(&self) -> Vec<Impact> {
+    fn direct_impact(&self, now: Timestamp) -> Vec<Impact> {
         let mut impact = Vec::new();
         let kind_of = |before: bool, after: bool| match (before, after) {
             (false, _) => ImpactKind::Gained,
@@ -532,6 +536,10 @@ impl Compared {
             .iter()
             .map(|(before, after)| (before.as_ref().map(|held| &held.0), after.as_ref().map(|held| &held.0)));
         for (before, after) in held.chain(eligible) {
+            // What is over is as good as gone.
+            let over = |window: Window| window.end.is_some_and(|end| end <= now);
+            let counts = |one: &&AssignmentContents| !one.window.is_some_and(over);
+            let (before, after) = (before.filter(counts), after.filter(counts));
             let window = |one: Option<&AssignmentContents>| one.and_then(|one| one.window);
             let Some(shown) = after.or(before) else { continue };
             if window(before) != window(after) {
@@ -575,15 +583,22 @@ impl Compared {
         impact
     }
 
-    /// Whom the changes touch, and where.
-    fn pairs(&self, before: &Policy, after: &Policy) -> Result<BTreeSet<(String, String)>, Damaged> {
-        let mut pairs = BTreeSet::new();
+    /// Whom the changes touch, where, and what is held later also when it begins.
+    fn pairs(&self, before: &Policy, after: &Policy, now: Timestamp) -> Result<Pairs, Damaged> {
+        let mut pairs = Pairs::new();
+        let mut touch = |principal: &str, scope: &str, held: &AssignmentContents| {
+            pairs.insert((principal.to_owned(), scope.to_owned(), None));
+            let start = held.window.and_then(|window| window.start).filter(|start| *start > now);
+            if start.is_some() {
+                pairs.insert((principal.to_owned(), scope.to_owned(), start));
+            }
+        };
         let own = self.held.iter().flat_map(|(one, other)| [one, other]).flatten().map(|held| &held.0);
         let eligible =
             self.eligible.iter().flat_map(|(one, other)| [one, other]).flatten().map(|held| &held.0);
         for held in own.chain(eligible) {
             for principal in self.with_members(&held.principal_id) {
-                pairs.insert((principal.to_owned(), held.scope.clone()));
+                touch(principal, &held.scope, held);
             }
         }
 
@@ -617,35 +632,35 @@ impl Compared {
             let held = held?;
             if roles.contains(&*held.role_definition_id) {
                 for principal in self.with_members(&held.principal_id) {
-                    pairs.insert((principal.to_owned(), held.scope.clone()));
+                    touch(principal, &held.scope, &held);
                 }
             }
             for member in members.get(&*held.principal_id).into_iter().flatten() {
-                pairs.insert(((*member).to_owned(), held.scope.clone()));
+                touch(member, &held.scope, &held);
             }
             let folded = held.scope.to_ascii_lowercase();
             for scope in moved.get(&*folded).into_iter().flatten() {
                 for principal in self.with_members(&held.principal_id) {
-                    pairs.insert((principal.to_owned(), (*scope).to_owned()));
+                    touch(principal, scope, &held);
                 }
             }
             if touches.is_empty() {
                 continue;
             }
             // A deny assignment below the assignment, then one at its scope or above it.
-            let mut touched = |touch: &Touch, scope: &str| {
+            let mut touched = |by: &Touch, scope: &str| {
                 for principal in self.with_members(&held.principal_id) {
-                    if touch.principals.as_ref().is_none_or(|all| all.contains(principal)) {
-                        pairs.insert((principal.to_owned(), scope.to_owned()));
+                    if by.principals.as_ref().is_none_or(|all| all.contains(principal)) {
+                        touch(principal, scope, &held);
                     }
                 }
             };
-            for touch in above.get(&folded).into_iter().flatten() {
-                touched(touch, &touch.scope);
+            for by in above.get(&folded).into_iter().flatten() {
+                touched(by, &by.scope);
             }
             for scope in self.trees.iter().flat_map(|tree| tree.above(&held.scope)) {
-                for touch in at.get(&scope).into_iter().flatten() {
-                    touched(touch, &held.scope);
+                for by in at.get(&scope).into_iter().flatten() {
+                    touched(by, &held.scope);
                 }
             }
         }
