@@ -16,6 +16,7 @@
 
 mod build;
 mod diff;
+mod impact;
 mod manifest;
 
 use std::fmt;
