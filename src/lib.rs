@@ -12,6 +12,7 @@
 //!
 //! ```text
 //! directory ── source ──▶ documents: read, check ──▶ policy: compile ──▶ snapshot: one pointer swap
+//! bundle ───── source ──▶ bundle: check the bounds ─▶ policy: open ──────▶ the same
 //! ```
 //!
 //! To decide without a server, read documents, compile them, evaluate:

@@ -8,6 +8,7 @@
     reason = "tests"
 )]
 //! Deciding allocates nothing: neither evaluating, nor the authorizer without a cache, nor an answer from the cache.
+//! Opening a bundle allocates as much for a large policy as for a small one.
 //!
 //! The first question about an action fills the memo of the policy; that one may allocate.
 
@@ -20,6 +21,7 @@ mod tenant;
 use counting::{Counting, allocations};
 use jiff::{SignedDuration, Timestamp};
 use postern::authorizer::{Authorizer, CacheSettings};
+use postern::bundle::{self, About, Check, Limits};
 use postern::cache::CachePolicy;
 use postern::clock::Clock;
 use postern::model::{
@@ -99,6 +101,26 @@ fn checking_without_a_cache_allocates_nothing() {
         authorizer.check(snapshot.get().unwrap(), &question.parse(), None).unwrap().evaluation.decision
     });
     assert_varied(counts);
+}
+
+/// Nothing is parsed or kept for an item: the allocations are those of the manifest and the mapping.
+#[test]
+fn opening_a_bundle_does_not_depend_on_what_is_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("policy.bundle");
+    let counts = [100, 10_000].map(|assignments| {
+        let policy = compile(&Tenant::new(assignments));
+        bundle::write(&path, &bundle::build(&policy, &About::default()).unwrap()).unwrap();
+        let check = Check::Bounds { digest: "sha256:known".to_owned() };
+        let start = std::time::Instant::now();
+        let (opened, count) =
+            counted(|| bundle::open_verified(&path, Limits::default(), check).expect("a bundle"));
+        println!("{} bytes: {count} allocations, {:?}", opened.bytes(), start.elapsed());
+        assert_eq!(opened.policy.bytes(), policy.bytes());
+        count
+    });
+    assert_eq!(counts[0], counts[1]);
+    assert!(counts[0] < 100, "{counts:?}");
 }
 
 /// The second question is answered from the cache.

@@ -13,17 +13,21 @@
     reason = "tests"
 )]
 
+mod common;
 #[path = "common/questions.rs"]
 mod questions;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
+use common::{ALICE, Process, READ, connect_tcp, eventually, request, revoke_alice, vault};
 use postern::bundle::{self, About, BundleError, Check, Limits};
 use postern::documents::{Lenience, load, load_texts};
 use postern::model::Documents;
 use postern::policy::{CompileOptions, Policy};
+use postern::proto::v1::Decision;
+use postern::proto::v1::authorization_service_client::AuthorizationServiceClient;
 use questions::{ask_everything, ask_one, contoso, contoso_bundle, look_at_everything};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -315,13 +319,7 @@ fn no_flip_does_harm_without_it() {
 // === the commands ===
 
 fn run(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_postern"))
-        .args(arguments)
-        .current_dir(folder)
-        .env_remove("POSTERN_POLICY")
-        .env_remove("SOURCE_DATE_EPOCH")
-        .output()
-        .unwrap()
+    common::postern().args(arguments).current_dir(folder).env_remove("SOURCE_DATE_EPOCH").output().unwrap()
 }
 
 fn code(output: &Output) -> i32 {
@@ -453,6 +451,39 @@ fn a_bundle_answers_as_its_directory() {
         assert_eq!((code(&one), text(&one.stdout)), (code(&other), text(&other.stdout)), "{command}");
         assert!(!one.stdout.is_empty(), "{one:?}");
     }
+}
+
+/// A sidecar decides by a bundle, follows the next one, and keeps its own when that is damaged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sidecar_serves_a_bundle() {
+    let folder = tempfile::tempdir().unwrap();
+    let (documents, path) = (folder.path().join("documents"), folder.path().join("served/policy.bundle"));
+    fs::create_dir(&documents).unwrap();
+    fs::create_dir(folder.path().join("served")).unwrap();
+    common::write_policy(&documents);
+    let build = || {
+        let built = run(folder.path(), &["bundle", "build", "documents", "-o", "served/policy.bundle"]);
+        assert_eq!(code(&built), 0, "{built:?}");
+    };
+    build();
+    let process = Process::start(&path, &["--reload-debounce", "20ms"], &[]);
+    process.ready().await;
+    let client = AuthorizationServiceClient::new(connect_tcp(process.tcp).await);
+    let decides = async || {
+        let answer = client.clone().check(request(ALICE, READ, &vault("app"))).await.unwrap().into_inner();
+        answer.result.unwrap().decision()
+    };
+    assert_eq!(decides().await, Decision::Allowed);
+
+    // Overwritten in place, as one should not: it is in memory.
+    let file = fs::read(&path).unwrap();
+    fs::write(&path, &file[..file.len() / 2]).unwrap();
+    eventually("the refusal", async || process.log().contains("InvalidBundle")).await;
+    assert_eq!(decides().await, Decision::Allowed);
+
+    revoke_alice(&documents);
+    build();
+    eventually("the next bundle", async || decides().await == Decision::NotAllowed).await;
 }
 
 #[test]
@@ -604,6 +635,22 @@ fn a_role_that_gives_more_reaches_its_holders_and_their_members() {
     });
     assert!(has(&told["impact"], &brews), "{told:#}");
     assert!(impact.iter().all(|one| one["what"] == brews["what"]), "{told:#}");
+}
+
+/// An activation of the first of April, from eight to four.
+#[test]
+fn what_is_held_later_is_compared_then() {
+    const CONTRIBUTOR: &str = "b24988ac-6180-42a0-ab88-20f7382dd24c";
+    let folder = workplace();
+    let path = folder.path().join("policy/pim/active.json");
+    fs::write(&path, fs::read_to_string(&path).unwrap().replace(CONTRIBUTOR, READER)).unwrap();
+    for (now, exit) in [("2026-03-15T00:00:00Z", 3), ("2026-04-01T09:00:00Z", 3), ("2026-04-01T16:00:00Z", 0)]
+    {
+        let output = run(folder.path(), &["bundle", "diff", "old.bundle", "policy", "--now", now, "--json"]);
+        let told = parsed(&output);
+        assert_eq!((code(&output), told["changes"].as_array().unwrap().len()), (exit, 1), "{now}: {told:#}");
+        assert_eq!(has(&told["impact"], &json!({"kind": "lost", "what": "*"})), exit == 3, "{told:#}");
+    }
 }
 
 #[test]

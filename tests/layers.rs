@@ -35,7 +35,7 @@ const TABLE: &[Row] = &[
     (2, "authoring", &["model", "condition"]),
     (2, "policy", &["model", "condition", "agent"]),
     (2, "repository", &[]),
-    (3, "bundle", &["model", "policy"]),
+    (3, "bundle", &["model", "agent", "policy"]),
     (3, "snapshot", &["model", "policy"]),
     (3, "cache", &["model", "condition", "policy"]),
     (

@@ -6,8 +6,8 @@
 //!
 //! Whom a change touches is told generously: the holder of an assignment and every member of a group that holds it;
 //! whoever holds something at a scope where a deny assignment changed, above it or below it. Each such pair of
-//! principal and scope is asked of both policies. What cannot be compared exactly (patterns that overlap, conditions,
-//! windows that are not open now) is told as a difference rather than left out, so "no difference" can be relied on.
+//! principal and scope is asked of both policies. What cannot be compared exactly (patterns that overlap, conditions) is
+//! told as a difference rather than left out, so "no difference" can be relied on.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;
@@ -16,10 +16,9 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-use crate::model::{
-    DenyEffect, KnownOperation, OperationOutcome, PermissionList, PermissionPatterns, PermissionQuery, Plane,
-    PrincipalId, RoleActivation, Scope, Subject, Undecided, Wildcards, Window, pattern_matches,
-};
+use super::impact::Pair;
+use crate::agent::Answerer;
+use crate::model::{ActivationRequirements, DenyEffect, PermissionPatterns, Scope, Window};
 use crate::policy::{AssignmentContents, Damaged, DenyContents, DescribedAgent, Policy, RoleContents};
 
 /// No more pairs of principal and scope are asked.
@@ -127,11 +126,15 @@ pub enum Access {
 ///
 /// [`Damaged`], if a record of either leads nowhere.
 pub fn diff(before: &Policy, after: &Policy, now: Timestamp) -> Result<Difference, Damaged> {
+    if before.bytes() == after.bytes() {
+        return Ok(Difference { changes: Vec::new(), impact: Vec::new(), pairs_left_out: 0 });
+    }
     let compared = Compared::new(before, after)?;
-    let mut impact = compared.direct_impact();
-    let pairs = compared.pairs(before, after)?;
+    let mut impact = compared.direct_impact(now);
+    let pairs = compared.pairs(before, after, now)?;
     let pairs_left_out = pairs.len().saturating_sub(MAX_PAIRS);
-    for (principal, scope) in pairs.iter().take(MAX_PAIRS) {
+    for (principal, scope, moment) in pairs.iter().take(MAX_PAIRS) {
+        let now = moment.unwrap_or(now);
         Pair { before, after, principal, scope, now }.compare(&mut impact);
     }
     impact.sort();
@@ -150,6 +153,9 @@ impl Difference {
 
 /// An item as it is in the first and in the second.
 type Both<T> = (Option<T>, Option<T>);
+
+/// A principal, a scope, and the moment; `None`: now.
+type Pairs = BTreeSet<(String, String, Option<Timestamp>)>;
 
 /// What is compared item by item.
 trait Item: Sized {
@@ -270,6 +276,21 @@ fn shown_blocks(blocks: &[PermissionPatterns]) -> String {
     blocks.iter().map(lists).collect::<Vec<_>>().join(" | ")
 }
 
+fn shown_requirements(takes: &ActivationRequirements) -> String {
+    let flags = [
+        ("multi-factor authentication", takes.mfa),
+        ("justification", takes.justification),
+        ("ticket", takes.ticket),
+        ("approval", takes.approval),
+    ];
+    let mut parts: Vec<String> =
+        flags.into_iter().filter(|(_, on)| *on).map(|(name, _)| name.to_owned()).collect();
+    parts.extend(takes.approvers.iter().map(|approver| format!("approver {approver}")));
+    parts.extend(takes.maximum_duration.iter().map(|duration| format!("at most {duration}")));
+    parts.extend(takes.authentication_context.iter().map(|context| format!("context {context}")));
+    parts.join(", ")
+}
+
 struct Held(AssignmentContents);
 struct Eligible(AssignmentContents);
 #[derive(Clone)]
@@ -287,7 +308,7 @@ fn assignment_facts(assignment: &AssignmentContents) -> Vec<Fact> {
         ("condition", text(&assignment.condition)),
         ("eligibility", text(&assignment.eligibility)),
         ("eligibility condition", text(&assignment.inherited_condition)),
-        ("takes", assignment.requirements.as_ref().map(|takes| format!("{takes:?}")).unwrap_or_default()),
+        ("takes", assignment.requirements.as_ref().map(shown_requirements).unwrap_or_default()),
     ])
 }
 
@@ -295,11 +316,7 @@ impl Item for Held {
     const KIND: &'static str = "role assignment";
 
     fn id(&self) -> String {
-        // An activation of several eligibilities is several role assignments of one id.
-        match &self.0.eligibility {
-            Some(eligibility) => format!("{} ({eligibility})", self.0.id),
-            None => self.0.id.clone(),
-        }
+        self.0.id.clone()
     }
 
     fn facts(&self) -> Vec<Fact> {
@@ -387,13 +404,17 @@ impl Item for DescribedAgent {
     }
 
     fn facts(&self) -> Vec<Fact> {
+        let answerer = match &self.agent.answerer {
+            Answerer::AskingUser => "the user who asks".to_owned(),
+            Answerer::RoleHolder(role) => format!("holders of {role}"),
+        };
         facts([
             ("name", self.name.clone().unwrap_or_default()),
             ("resource", self.resource.clone().unwrap_or_default()),
-            ("level", format!("{:?}", self.agent.level)),
-            ("mode", format!("{:?}", self.agent.mode)),
+            ("level", format!("{:?}", self.agent.level).to_lowercase()),
+            ("mode", format!("{:?}", self.agent.mode).to_lowercase()),
             ("manages", self.agent.managed_resource_groups.join(", ")),
-            ("answered by", format!("{:?}", self.agent.answerer)),
+            ("answered by", answerer),
             ("query actions", self.options.query_actions.join(", ")),
         ])
     }
@@ -495,7 +516,7 @@ impl Compared {
     }
 
     /// What differs whatever is asked now: windows, agents, how patterns are read.
-    fn direct_impact(&self) -> Vec<Impact> {
+    fn direct_impact(&self, now: Timestamp) -> Vec<Impact> {
         let mut impact = Vec::new();
         let kind_of = |before: bool, after: bool| match (before, after) {
             (false, _) => ImpactKind::Gained,
@@ -512,6 +533,10 @@ impl Compared {
             .iter()
             .map(|(before, after)| (before.as_ref().map(|held| &held.0), after.as_ref().map(|held| &held.0)));
         for (before, after) in held.chain(eligible) {
+            // What is over is as good as gone.
+            let over = |window: Window| window.end.is_some_and(|end| end <= now);
+            let counts = |one: &&AssignmentContents| !one.window.is_some_and(over);
+            let (before, after) = (before.filter(counts), after.filter(counts));
             let window = |one: Option<&AssignmentContents>| one.and_then(|one| one.window);
             let Some(shown) = after.or(before) else { continue };
             if window(before) != window(after) {
@@ -555,15 +580,22 @@ impl Compared {
         impact
     }
 
-    /// Whom the changes touch, and where.
-    fn pairs(&self, before: &Policy, after: &Policy) -> Result<BTreeSet<(String, String)>, Damaged> {
-        let mut pairs = BTreeSet::new();
+    /// Whom the changes touch, where, and what is held later also when it begins.
+    fn pairs(&self, before: &Policy, after: &Policy, now: Timestamp) -> Result<Pairs, Damaged> {
+        let mut pairs = Pairs::new();
+        let mut touch = |principal: &str, scope: &str, held: &AssignmentContents| {
+            pairs.insert((principal.to_owned(), scope.to_owned(), None));
+            let start = held.window.and_then(|window| window.start).filter(|start| *start > now);
+            if start.is_some() {
+                pairs.insert((principal.to_owned(), scope.to_owned(), start));
+            }
+        };
         let own = self.held.iter().flat_map(|(one, other)| [one, other]).flatten().map(|held| &held.0);
         let eligible =
             self.eligible.iter().flat_map(|(one, other)| [one, other]).flatten().map(|held| &held.0);
         for held in own.chain(eligible) {
             for principal in self.with_members(&held.principal_id) {
-                pairs.insert((principal.to_owned(), held.scope.clone()));
+                touch(principal, &held.scope, held);
             }
         }
 
@@ -597,35 +629,35 @@ impl Compared {
             let held = held?;
             if roles.contains(&*held.role_definition_id) {
                 for principal in self.with_members(&held.principal_id) {
-                    pairs.insert((principal.to_owned(), held.scope.clone()));
+                    touch(principal, &held.scope, &held);
                 }
             }
             for member in members.get(&*held.principal_id).into_iter().flatten() {
-                pairs.insert(((*member).to_owned(), held.scope.clone()));
+                touch(member, &held.scope, &held);
             }
             let folded = held.scope.to_ascii_lowercase();
             for scope in moved.get(&*folded).into_iter().flatten() {
                 for principal in self.with_members(&held.principal_id) {
-                    pairs.insert((principal.to_owned(), (*scope).to_owned()));
+                    touch(principal, scope, &held);
                 }
             }
             if touches.is_empty() {
                 continue;
             }
             // A deny assignment below the assignment, then one at its scope or above it.
-            let mut touched = |touch: &Touch, scope: &str| {
+            let mut touched = |by: &Touch, scope: &str| {
                 for principal in self.with_members(&held.principal_id) {
-                    if touch.principals.as_ref().is_none_or(|all| all.contains(principal)) {
-                        pairs.insert((principal.to_owned(), scope.to_owned()));
+                    if by.principals.as_ref().is_none_or(|all| all.contains(principal)) {
+                        touch(principal, scope, &held);
                     }
                 }
             };
-            for touch in above.get(&folded).into_iter().flatten() {
-                touched(touch, &touch.scope);
+            for by in above.get(&folded).into_iter().flatten() {
+                touched(by, &by.scope);
             }
             for scope in self.trees.iter().flat_map(|tree| tree.above(&held.scope)) {
-                for touch in at.get(&scope).into_iter().flatten() {
-                    touched(touch, &held.scope);
+                for by in at.get(&scope).into_iter().flatten() {
+                    touched(by, &held.scope);
                 }
             }
         }
@@ -756,362 +788,6 @@ impl Tree {
         all.extend(levels.into_iter().map(str::to_owned));
         all
     }
-}
-
-// === what it comes to ===
-
-/// A principal at a scope under both policies.
-struct Pair<'a> {
-    before: &'a Policy,
-    after: &'a Policy,
-    principal: &'a str,
-    scope: &'a str,
-    now: Timestamp,
-}
-
-/// A pattern with a wildcard, or what a deny assignment takes away.
-struct Pattern {
-    plane: Plane,
-    text: String,
-    exclusions: Vec<String>,
-    conditions: Vec<String>,
-}
-
-/// What a list rests on: equal for lists that say the same of every action.
-#[derive(PartialEq, Eq)]
-struct Signature {
-    all: BTreeSet<String>,
-    conditional: BTreeSet<String>,
-    eligible: BTreeMap<String, (String, String)>,
-}
-
-impl Pair<'_> {
-    fn list(
-        &self,
-        policy: &Policy,
-        scope: Scope<'_>,
-        operations: &[KnownOperation],
-    ) -> Result<PermissionList, Undecided> {
-        let subject = Subject { principal: PrincipalId::new(self.principal), groups: &[] };
-        let query = PermissionQuery { subject, scope, operations: Some(operations) };
-        policy.list_permissions(&query, self.now)
-    }
-
-    fn impact(
-        &self,
-        kind: ImpactKind,
-        of: &'static str,
-        plane: Option<Plane>,
-        what: &str,
-        access: (Access, Access),
-    ) -> Impact {
-        let plane = plane.map(|plane| match plane {
-            Plane::Control => "control",
-            Plane::Data => "data",
-        });
-        Impact {
-            principal: self.principal.to_owned(),
-            scope: self.scope.to_owned(),
-            kind,
-            of,
-            plane,
-            what: what.to_owned(),
-            before: access.0,
-            after: access.1,
-        }
-    }
-
-    /// Something that cannot be told.
-    fn unknown(&self, what: &str, access: (Access, Access)) -> Impact {
-        self.impact(ImpactKind::Changed, "access", None, what, access)
-    }
-
-    fn compare(&self, impact: &mut Vec<Impact>) {
-        const BOTH: (Access, Access) = (Access::Undecided, Access::Undecided);
-        let Ok(scope) = Scope::parse(self.scope) else {
-            impact.push(self.unknown("the scope is none", BOTH));
-            return;
-        };
-        let lists = |operations: &[KnownOperation]| {
-            (self.list(self.before, scope, operations), self.list(self.after, scope, operations))
-        };
-        let (before, after) = match lists(&[]) {
-            (Ok(before), Ok(after)) => (before, after),
-            (Err(before), Err(after)) if before == after => return,
-            (before, after) => {
-                let access = |list: &Result<PermissionList, Undecided>| match list {
-                    Ok(_) => Access::Conditional,
-                    Err(_) => Access::Undecided,
-                };
-                let why = before.as_ref().err().or(after.as_ref().err()).map(ToString::to_string);
-                let access = (access(&before), access(&after));
-                impact.push(self.unknown(&why.unwrap_or_default(), access));
-                return;
-            }
-        };
-        let signatures = [&before, &after].map(Signature::of);
-        let [one, other] = &signatures;
-        let truncated = before.truncated || after.truncated;
-        if one == other && !truncated {
-            return;
-        }
-        let wildcards = self.after.options().wildcards;
-        let mut operations = literals([&before, &after]);
-        operations.sort();
-        operations.dedup();
-        let (Ok(decided_before), Ok(decided_after)) = lists(&operations) else { return };
-        if truncated || decided_before.truncated || decided_after.truncated {
-            impact.push(self.unknown("too much to compare", BOTH));
-        }
-        self.operations(&decided_before, &decided_after, one.conditional != other.conditional, impact);
-        self.patterns(&before, &after, wildcards, impact);
-        self.denied_patterns(&before, &after, wildcards, impact);
-        self.activations(one, other, impact);
-    }
-
-    fn operations(
-        &self,
-        before: &PermissionList,
-        after: &PermissionList,
-        conditions_differ: bool,
-        impact: &mut Vec<Impact>,
-    ) {
-        let mut all: BTreeMap<&KnownOperation, (Access, Access)> = BTreeMap::new();
-        const NONE: (Access, Access) = (Access::NotAllowed, Access::NotAllowed);
-        for one in &before.operations {
-            all.entry(&one.operation).or_insert(NONE).0 = access_of(one.outcome);
-        }
-        for one in &after.operations {
-            all.entry(&one.operation).or_insert(NONE).1 = access_of(one.outcome);
-        }
-        for (operation, access) in all {
-            let kind = match access.0.rank().cmp(&access.1.rank()) {
-                std::cmp::Ordering::Less => ImpactKind::Gained,
-                std::cmp::Ordering::Greater => ImpactKind::Lost,
-                std::cmp::Ordering::Equal if access.0 == Access::Conditional && conditions_differ => {
-                    ImpactKind::Changed
-                }
-                std::cmp::Ordering::Equal => continue,
-            };
-            impact.push(self.impact(kind, "action", Some(operation.plane), &operation.name, access));
-        }
-    }
-
-    fn patterns(
-        &self,
-        before: &PermissionList,
-        after: &PermissionList,
-        wildcards: Wildcards,
-        impact: &mut Vec<Impact>,
-    ) {
-        let [before, after] = [before, after].map(granted_patterns);
-        for (pattern, others, kind) in after
-            .iter()
-            .map(|pattern| (pattern, &before, ImpactKind::Gained))
-            .chain(before.iter().map(|pattern| (pattern, &after, ImpactKind::Lost)))
-        {
-            if others.iter().any(|other| other.covers(pattern, wildcards) && other.not_less_certain(pattern))
-            {
-                continue;
-            }
-            let elsewhere = others.iter().any(|other| other.covers(pattern, wildcards));
-            let own = pattern.access();
-            let theirs = if elsewhere { Access::Conditional } else { Access::NotAllowed };
-            let access = if kind == ImpactKind::Gained { (theirs, own) } else { (own, theirs) };
-            // Conditional there and here: under other conditions.
-            let kind = if elsewhere && own == Access::Conditional { ImpactKind::Changed } else { kind };
-            impact.push(self.impact(kind, "pattern", Some(pattern.plane), &pattern.text, access));
-        }
-    }
-
-    /// What deny assignments take away from patterns; from single actions it shows in these.
-    fn denied_patterns(
-        &self,
-        before: &PermissionList,
-        after: &PermissionList,
-        wildcards: Wildcards,
-        impact: &mut Vec<Impact>,
-    ) {
-        let denied = [before, after].map(denied_patterns);
-        // Where it is granted on one side only, that is told of what grants.
-        let granted = [before, after].map(granted_patterns);
-        let [denied_before, denied_after] = &denied;
-        let sides = [
-            (denied_after, denied_before, ImpactKind::Lost),
-            (denied_before, denied_after, ImpactKind::Gained),
-        ];
-        for (own, others, kind) in sides {
-            for pattern in own {
-                let known = others
-                    .iter()
-                    .any(|other| other.covers(pattern, wildcards) && other.not_less_certain(pattern));
-                let matters = granted.iter().all(|grants| {
-                    grants.iter().any(|grant| {
-                        grant.plane == pattern.plane && overlap(&grant.text, &pattern.text, wildcards)
-                    })
-                });
-                if known || !matters {
-                    continue;
-                }
-                let denied = if pattern.conditions.is_empty() { Access::Denied } else { Access::Conditional };
-                let access = match kind {
-                    ImpactKind::Lost => (Access::Allowed, denied),
-                    _ => (denied, Access::Allowed),
-                };
-                impact.push(self.impact(kind, "pattern", Some(pattern.plane), &pattern.text, access));
-            }
-        }
-    }
-
-    fn activations(&self, before: &Signature, after: &Signature, impact: &mut Vec<Impact>) {
-        let roles: BTreeSet<&String> = before.eligible.keys().chain(after.eligible.keys()).collect();
-        for role in roles {
-            let (one, other) = (before.eligible.get(role), after.eligible.get(role));
-            let Some((name, _)) = other.or(one) else { continue };
-            let (kind, access) = match (one, other) {
-                (None, _) => (ImpactKind::Gained, (Access::NotAllowed, Access::Allowed)),
-                (_, None) => (ImpactKind::Lost, (Access::Allowed, Access::NotAllowed)),
-                (Some(one), Some(other)) if one.1 != other.1 => {
-                    (ImpactKind::Changed, (Access::Conditional, Access::Conditional))
-                }
-                _ => continue,
-            };
-            impact.push(self.impact(kind, "activation", None, name, access));
-        }
-    }
-}
-
-impl Access {
-    /// How much may be done.
-    const fn rank(self) -> u8 {
-        match self {
-            Self::NotAllowed | Self::Denied => 0,
-            Self::Conditional | Self::Undecided => 1,
-            Self::Allowed => 2,
-        }
-    }
-}
-
-impl Signature {
-    fn of(list: &PermissionList) -> Self {
-        let (mut all, mut conditional) = (BTreeSet::new(), BTreeSet::new());
-        for grant in &list.grants {
-            let window = grant.assignment.window;
-            let text = format!("+ {:?} {:?} {} {window:?}", grant.blocks, grant.conditions, grant.unusable);
-            if !grant.conditions.is_empty() || grant.blocks.iter().any(|block| block.condition.is_some()) {
-                conditional.insert(text.clone());
-            }
-            all.insert(text);
-        }
-        for deny in list.denies.iter().filter(|deny| deny.effect == DenyEffect::Enforced) {
-            let text = format!("- {:?} {:?}", deny.blocks, deny.condition);
-            if deny.condition.is_some() || deny.blocks.iter().any(|block| block.condition.is_some()) {
-                conditional.insert(text.clone());
-            }
-            all.insert(text);
-        }
-        let mut eligible: BTreeMap<String, (String, String)> = BTreeMap::new();
-        for one in &list.eligible {
-            let RoleActivation { eligible_until, condition, requirements, .. } = one;
-            let entry = eligible.entry(one.role_definition_id.clone()).or_default();
-            entry.0.clone_from(&one.role_name);
-            entry.1.push_str(&format!("{eligible_until:?} {condition:?} {requirements:?}\n"));
-        }
-        Self { all, conditional, eligible }
-    }
-}
-
-impl Pattern {
-    fn access(&self) -> Access {
-        if self.conditions.is_empty() { Access::Allowed } else { Access::Conditional }
-    }
-
-    /// Whether it gives everything that another gives, conditions aside.
-    fn covers(&self, other: &Self, wildcards: Wildcards) -> bool {
-        // A run of the other's is matched as a character, so by a run only.
-        self.plane == other.plane
-            && pattern_matches(&self.text, &other.text, wildcards)
-            && self.exclusions.iter().all(|exclusion| {
-                !overlap(exclusion, &other.text, wildcards)
-                    || other.exclusions.iter().any(|its| pattern_matches(its, exclusion, wildcards))
-            })
-    }
-
-    fn not_less_certain(&self, other: &Self) -> bool {
-        self.conditions.is_empty() || self.conditions == other.conditions
-    }
-}
-
-/// Whether an action may match both. Of two with wildcards only what stands before the first and behind the last is
-/// compared, so some are said to overlap that do not.
-fn overlap(one: &str, other: &str, wildcards: Wildcards) -> bool {
-    let ends = |text: &str| {
-        let (head, tail) = (text.split('*').next(), text.rsplit('*').next());
-        [head, tail].map(|end| end.unwrap_or_default().to_ascii_lowercase())
-    };
-    if one.contains('*') && other.contains('*') {
-        let ([head, tail], [other_head, other_tail]) = (ends(one), ends(other));
-        return (head.starts_with(&other_head) || other_head.starts_with(&head))
-            && (tail.ends_with(&other_tail) || other_tail.ends_with(&tail));
-    }
-    pattern_matches(one, other, wildcards) || pattern_matches(other, one, wildcards)
-}
-
-const fn access_of(outcome: OperationOutcome) -> Access {
-    match outcome {
-        OperationOutcome::Allowed => Access::Allowed,
-        OperationOutcome::Conditional => Access::Conditional,
-        OperationOutcome::Denied => Access::Denied,
-    }
-}
-
-/// The lists of a block that give, with their exclusions.
-fn lists(block: &PermissionPatterns) -> [(Plane, &[String], &[String]); 2] {
-    [
-        (Plane::Control, &block.actions, &block.not_actions),
-        (Plane::Data, &block.data_actions, &block.not_data_actions),
-    ]
-}
-
-/// Everything without a wildcard that something there gives or takes.
-fn literals(both: [&PermissionList; 2]) -> Vec<KnownOperation> {
-    let blocks = both.into_iter().flat_map(|list| {
-        let granted = list.grants.iter().flat_map(|grant| &grant.blocks);
-        granted.chain(list.denies.iter().flat_map(|deny| &deny.blocks))
-    });
-    let mut found = Vec::new();
-    for (plane, given, taken) in blocks.flat_map(lists) {
-        let names = given.iter().chain(taken).filter(|text| !text.contains('*'));
-        found.extend(names.map(|name| KnownOperation { name: name.clone(), plane }));
-    }
-    found
-}
-
-fn granted_patterns(list: &PermissionList) -> Vec<Pattern> {
-    let grants = list.grants.iter().filter(|grant| !grant.unusable);
-    let blocks = grants.flat_map(|grant| grant.blocks.iter().map(move |block| (block, &grant.conditions)));
-    patterns(blocks.filter(|(block, _)| !block.unusable).map(|(block, own)| (block, own.as_slice())))
-}
-
-fn denied_patterns(list: &PermissionList) -> Vec<Pattern> {
-    let denies = list.denies.iter().filter(|deny| deny.effect == DenyEffect::Enforced);
-    patterns(denies.flat_map(|deny| deny.blocks.iter().map(move |block| (block, deny.condition.as_slice()))))
-}
-
-fn patterns<'a>(blocks: impl Iterator<Item = (&'a PermissionPatterns, &'a [String])>) -> Vec<Pattern> {
-    let mut found = Vec::new();
-    for (block, own) in blocks {
-        let conditions: Vec<String> = own.iter().chain(&block.condition).cloned().collect();
-        for (plane, given, taken) in lists(block) {
-            found.extend(given.iter().filter(|text| text.contains('*')).map(|text| Pattern {
-                plane,
-                text: text.clone(),
-                exclusions: taken.to_vec(),
-                conditions: conditions.clone(),
-            }));
-        }
-    }
-    found
 }
 
 fn as_map<S: Serializer>(facts: &[Fact], serializer: S) -> Result<S::Ok, S::Error> {

@@ -12,10 +12,11 @@
 //! Nothing in the file depends on when or where it was made: equal input gives equal bytes. The serial of a publication
 //! is given when it is published, in the metadata that is signed then, and is not in here.
 //!
-//! Imports `model` and `policy`.
+//! Imports `model`, `policy`, and `agent` for what a policy says of agents.
 
 mod build;
 mod diff;
+mod impact;
 mod manifest;
 
 use std::fmt;
@@ -192,9 +193,9 @@ pub fn open_verified(path: &Path, limits: Limits, check: Check) -> Result<Bundle
 /// [`BundleError`]; then nothing of it is used.
 pub fn read(path: &Path, limits: Limits) -> Result<Bundle, BundleError> {
     let (file, length) = open_file(path, limits)?;
-    let mut bytes = Vec::new();
-    // Told by the file's length, and no more than that if it grows.
-    file.take(length).read_to_end(&mut bytes)?;
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
+    // One byte more tells a file that has grown since from a whole one.
+    file.take(length.saturating_add(1)).read_to_end(&mut bytes)?;
     from_bytes(bytes)
 }
 
@@ -272,6 +273,8 @@ fn map(file: &File, length: u64) -> Result<Bytes, BundleError> {
     // change that happens all the same changes what is decided, or ends the process where the file was cut; it makes
     // no reference invalid, since the mapping stays and every record is plain bytes that are checked when followed.
     let map = unsafe { memmap2::MmapOptions::new().len(length).map(file)? };
+    // The first questions should not wait for the disk page by page. That it may be refused is no reason to.
+    let _hint = map.advise(memmap2::Advice::WillNeed);
     Ok(Bytes::from_owner(map))
 }
 

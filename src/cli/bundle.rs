@@ -448,6 +448,8 @@ fn told(difference: &Difference, limit: usize) -> String {
         for (facts, sign) in [(before, "- "), (after, "+ ")] {
             let sign = if *change == ChangeKind::Changed { sign } else { "" };
             for (name, value) in facts {
+                // Conditions are often written over many lines.
+                let value = value.split_whitespace().collect::<Vec<_>>().join(" ");
                 text.push_str(&format!("    {sign}{name:<12} {value}\n"));
             }
         }
@@ -476,7 +478,12 @@ fn told(difference: &Difference, limit: usize) -> String {
             (of, _) => of,
         };
         let (before, after) = (access(one.before), access(one.after));
-        text.push_str(&format!("  {sign} {of:<12} {} ({before}, now {after})\n", one.what));
+        let how = if before == after {
+            format!("{after}, otherwise than before")
+        } else {
+            format!("{before}, now {after}")
+        };
+        text.push_str(&format!("  {sign} {of:<12} {} ({how})\n", one.what));
     }
     text.push_str(&more(left_out));
     if difference.pairs_left_out > 0 {
