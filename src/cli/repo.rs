@@ -120,6 +120,9 @@ struct RollbackArgs {
     /// Pass over a number that a publisher took and never finished
     #[arg(long)]
     take_over: bool,
+    /// Publish even what is published already
+    #[arg(long)]
+    force: bool,
 }
 
 #[derive(Args, Debug)]
@@ -336,10 +339,11 @@ async fn refresh(arguments: &RefreshArgs) -> Result<Exit, Failure> {
 }
 
 async fn rollback(arguments: &RollbackArgs) -> Result<Exit, Failure> {
-    let RollbackArgs { serial, place, message, by: who, expires, timestamp_expires, take_over } = arguments;
+    let RollbackArgs { serial, place, message, by: who, expires, timestamp_expires, take_over, force } =
+        arguments;
     let mut repository = place.place().open().await?;
     let lifetimes = Lifetimes { targets: *expires, timestamp: *timestamp_expires, ..Lifetimes::default() };
-    let options = Options { lifetimes, force: false, take_over: *take_over };
+    let options = Options { lifetimes, force: *force, take_over: *take_over };
     let about = About { message: message.clone(), by: by(who.as_deref()), ..About::default() };
     let published = repository.rollback(*serial, about, options, now()).await?;
     publish::tell(&published, &place.at, place.json)
