@@ -22,6 +22,7 @@ use postern::repository::{
 };
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[path = "common/files.rs"]
 #[allow(dead_code, reason = "others use the rest")]
@@ -727,6 +728,31 @@ async fn an_unchanged_poll_is_one_request() {
     let mut publisher = Repository::open(open(&server.url(), false), keys, Recover::No).await.unwrap();
     let error = publish(&mut publisher, "three", "ops", Options::default(), world.now).await.unwrap_err();
     assert!(error.to_string().contains("can only be read"), "{error}");
+}
+
+#[tokio::test]
+async fn a_connection_cut_short_is_no_bundle() {
+    let world = World::new(false).await;
+    let published = world.publish("one").await.publication;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 2048];
+            let _read = stream.read(&mut request).await;
+            let _sent =
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nETag: \"x\"\r\n\r\non").await;
+        }
+    });
+    let opening = Opening { timeout: std::time::Duration::from_secs(2), ..Opening::default() };
+    let store = Location::parse(&url).unwrap().open(opening).unwrap();
+    let client = Client::new(store, world.first_root(), Limits::default()).unwrap();
+    let start = std::time::Instant::now();
+    let error = client.download_bundle(&published, 1 << 20, &mut Vec::new()).await.unwrap_err();
+    assert!(matches!(error, PollError::Store(_)), "{error}");
+    assert!(start.elapsed() < std::time::Duration::from_secs(10));
+    server.abort();
 }
 
 #[tokio::test]

@@ -179,7 +179,7 @@ struct Failed<'a> {
 }
 
 /// Why a command came to nothing.
-enum Failure {
+pub(super) enum Failure {
     Refused(Refused),
     Said(String),
 }
@@ -242,13 +242,17 @@ impl From<std::io::Error> for Failure {
 
 // === build ===
 
-fn build(arguments: &BuildArgs) -> Result<Exit, Failure> {
-    let options = arguments.how.options();
-    if bundle::is_bundle(&arguments.policy) {
-        let path = arguments.policy.display();
-        return Err(Failure::Said(format!("`{path}` is a bundle already; wanted a policy directory")));
-    }
-    let (documents, mut problems) = documents::load(&arguments.policy, options.reading());
+/// A directory that became a bundle.
+pub(super) struct Built {
+    pub(super) bytes: Vec<u8>,
+    /// What was found and let pass.
+    pub(super) warnings: Problems,
+}
+
+/// Compiles a directory or document into the bytes of a bundle; `about` says the rest.
+pub(super) fn built(path: &Path, how: HowToLoad, about: &About<'_>) -> Result<Built, Failure> {
+    let options = how.options();
+    let (documents, mut problems) = documents::load(path, options.reading());
     let files = documents.files.len();
     let compiled = if problems.has_errors() {
         None
@@ -259,32 +263,41 @@ fn build(arguments: &BuildArgs) -> Result<Exit, Failure> {
     let Some(policy) = compiled else {
         return Err(Failure::Refused(Refused { problems, files }));
     };
+    let lenient = options.lenience == Lenience::Lenient;
+    let about = About { lenient, sources: &documents.files, ..*about };
+    let bytes = bundle::build(&policy, &about).map_err(|error| Failure::Said(error.to_string()))?;
+    Ok(Built { bytes, warnings: problems })
+}
+
+fn build(arguments: &BuildArgs) -> Result<Exit, Failure> {
+    if bundle::is_bundle(&arguments.policy) {
+        let path = arguments.policy.display();
+        return Err(Failure::Said(format!("`{path}` is a bundle already; wanted a policy directory")));
+    }
     let about = About {
         name: &arguments.name,
         created: arguments.created,
-        lenient: options.lenience == Lenience::Lenient,
-        sources: &documents.files,
         keep_sources: arguments.with_sources,
+        ..About::default()
     };
+    let Built { bytes, warnings } = built(&arguments.policy, arguments.how, &about)?;
     let path = arguments.output.as_path();
     let failed =
         |error: &dyn std::fmt::Display| Failure::Said(format!("cannot write `{}`: {error}", path.display()));
-    let bytes = bundle::build(&policy, &about).map_err(|error| failed(&error))?;
-    drop(policy);
     bundle::write(path, &bytes).map_err(|error| failed(&error))?;
     // What is told is what a reader of these bytes will find.
     let built = bundle::from_bytes(bytes).map_err(|error| failed(&error))?;
     if arguments.json {
         print_json(&Described::new(&built)?)?;
     } else {
-        warned(&problems);
+        warned(&warnings);
         print(&format!("{}{}", described(path, &built)?, counted(built.manifest.counts)));
     }
     Ok(Exit::Yes)
 }
 
 /// Warnings go where they are in nobody's way.
-fn warned(problems: &Problems) {
+pub(super) fn warned(problems: &Problems) {
     if !problems.is_empty() {
         print_error_text(&report::problems(problems));
     }

@@ -1,18 +1,20 @@
 //! `postern publish`: makes a policy the current publication of a repository.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use clap::Args;
 
+use crate::bundle;
 use crate::repository::{About, Lifetime, Lifetimes, Options, Publication, Published};
 
 use super::repo::{self, Failure, Place};
+use super::validate::HowToLoad;
 use super::{Exit, print};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
-  postern publish contoso.bundle --to /tmp/repo --keys /tmp/keys --message 'first policy'
+  postern publish examples/contoso --to /tmp/repo --keys /tmp/keys --message 'first policy'
   postern publish contoso.bundle --to s3://policies/contoso --keys keys --expires 30d --json
 
 Of two publishers at the same time one wins; the other is told so (CONFLICT) and has changed nothing.
@@ -22,8 +24,8 @@ Exit codes: 0 published, 1 not published, 2 wrong usage.";
 /// What to publish, and where.
 #[derive(Args, Debug)]
 pub(super) struct PublishArgs {
-    /// The bundle
-    #[arg(value_name = "BUNDLE")]
+    /// Policy directory, or a bundle that `postern bundle build` made
+    #[arg(value_name = "DIR|BUNDLE")]
     what: PathBuf,
     /// Repository to publish to: a directory, s3://, az:// or gs://
     #[arg(long, value_name = "URL", env = "POSTERN_REPO")]
@@ -31,7 +33,7 @@ pub(super) struct PublishArgs {
     /// Directory with the keys of targets, snapshot and timestamp, and root.json
     #[arg(long, value_name = "DIR", env = "POSTERN_KEYS")]
     keys: PathBuf,
-    /// Name of the policy, which readers are told [default: name of the file]
+    /// Name of the policy, which readers are told [default: that of the bundle or the directory]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// Why it is published
@@ -52,6 +54,8 @@ pub(super) struct PublishArgs {
     /// Publish even what is published already
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    how: HowToLoad,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -109,11 +113,11 @@ pub(super) fn run(arguments: &PublishArgs) -> Exit {
 }
 
 async fn publish(arguments: &PublishArgs) -> Result<Exit, Failure> {
-    let content = bundle_bytes(&arguments.what)?;
+    let content = content(arguments)?;
     let place = Place { at: &arguments.to, keys: &arguments.keys };
     let mut repository = place.open().await?;
     let about = About {
-        policy_name: arguments.name.clone().unwrap_or(content.name),
+        policy_name: content.name,
         policy_digest: content.digest,
         message: arguments.message.clone(),
         by: repo::by(arguments.by.as_deref()),
@@ -147,11 +151,23 @@ pub(super) fn tell(published: &Published, to: &str, json: bool) -> Result<Exit, 
     Ok(Exit::Yes)
 }
 
-/// The bundle of a file as it is.
-fn bundle_bytes(path: &Path) -> Result<Content, Failure> {
-    let bytes =
-        std::fs::read(path).map_err(|error| Failure::failed(format!("`{}`: {error}", path.display())))?;
-    let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    let digest = format!("sha256:{}", hex::encode(<sha2::Sha256 as sha2::Digest>::digest(&bytes)));
-    Ok(Content { bytes: bytes.into(), name, digest })
+/// The bundle that is in the file, checked to its last byte; or the one that the directory makes.
+fn content(arguments: &PublishArgs) -> Result<Content, Failure> {
+    let path = arguments.what.as_path();
+    let unusable = |error: &dyn std::fmt::Display| Failure::failed(format!("`{}`: {error}", path.display()));
+    let bytes = if bundle::is_bundle(path) {
+        std::fs::read(path).map_err(|error| unusable(&error))?
+    } else {
+        let path = path.canonicalize().map_err(|error| unusable(&error))?;
+        let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = arguments.name.as_deref().unwrap_or(&name);
+        let about = bundle::About { name, ..bundle::About::default() };
+        let built = super::bundle::built(&path, arguments.how, &about)?;
+        super::bundle::warned(&built.warnings);
+        built.bytes
+    };
+    let bytes = Bytes::from(bytes);
+    let bundle = bundle::from_bytes(bytes.clone()).map_err(|error| unusable(&error))?;
+    let name = arguments.name.clone().unwrap_or_else(|| bundle.manifest.name.clone());
+    Ok(Content { bytes, name, digest: bundle.policy.digest().to_owned() })
 }

@@ -13,7 +13,7 @@ use crate::repository::{
     PublishError, Recover, Repository, RoleType, Status, Store,
 };
 
-use super::{Exit, print, print_error, print_json, publish};
+use super::{Exit, bundle, print, print_error, print_json, publish, report};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -74,7 +74,7 @@ struct InitArgs {
     #[arg(long, value_name = "DURATION", default_value = "365d")]
     root_expires: Lifetime,
     /// How long the timestamp holds
-    #[arg(long, value_name = "DURATION", default_value = "1d")]
+    #[arg(long, value_name = "DURATION", default_value = "7d")]
     timestamp_expires: Lifetime,
 }
 
@@ -83,7 +83,7 @@ struct RefreshArgs {
     #[command(flatten)]
     place: WhereArgs,
     /// How long the timestamp holds
-    #[arg(long, value_name = "DURATION", default_value = "1d")]
+    #[arg(long, value_name = "DURATION", default_value = "7d")]
     timestamp_expires: Lifetime,
     /// Do not believe the timestamp that is there: build on the newest snapshot that verifies
     #[arg(long)]
@@ -115,11 +115,14 @@ struct RollbackArgs {
     #[arg(long, value_name = "DURATION", default_value = "90d")]
     expires: Lifetime,
     /// How long the timestamp holds
-    #[arg(long, value_name = "DURATION", default_value = "1d")]
+    #[arg(long, value_name = "DURATION", default_value = "7d")]
     timestamp_expires: Lifetime,
     /// Pass over a number that a publisher took and never finished
     #[arg(long)]
     take_over: bool,
+    /// Publish even what is published already
+    #[arg(long)]
+    force: bool,
 }
 
 #[derive(Args, Debug)]
@@ -135,7 +138,7 @@ struct RotateArgs {
     #[arg(long, value_name = "DURATION", default_value = "365d")]
     root_expires: Lifetime,
     /// How long the timestamp holds
-    #[arg(long, value_name = "DURATION", default_value = "1d")]
+    #[arg(long, value_name = "DURATION", default_value = "7d")]
     timestamp_expires: Lifetime,
     /// Do not believe the timestamp that is there: build on the newest snapshot that verifies
     #[arg(long)]
@@ -184,6 +187,23 @@ pub(super) struct Failure {
 impl Failure {
     pub(super) fn failed(message: String) -> Self {
         Self { exit: Exit::Failed, code: "FAILED", message }
+    }
+}
+
+impl From<bundle::Failure> for Failure {
+    fn from(failure: bundle::Failure) -> Self {
+        match failure {
+            bundle::Failure::Refused(refused) => Self {
+                exit: Exit::Failed,
+                code: "POLICY_REFUSED",
+                message: format!(
+                    "the policy is refused: {}\n{}",
+                    report::summary(&refused.problems, refused.files),
+                    report::problems(&refused.problems)
+                ),
+            },
+            bundle::Failure::Said(message) => Self::failed(message),
+        }
     }
 }
 
@@ -336,10 +356,11 @@ async fn refresh(arguments: &RefreshArgs) -> Result<Exit, Failure> {
 }
 
 async fn rollback(arguments: &RollbackArgs) -> Result<Exit, Failure> {
-    let RollbackArgs { serial, place, message, by: who, expires, timestamp_expires, take_over } = arguments;
+    let RollbackArgs { serial, place, message, by: who, expires, timestamp_expires, take_over, force } =
+        arguments;
     let mut repository = place.place().open().await?;
     let lifetimes = Lifetimes { targets: *expires, timestamp: *timestamp_expires, ..Lifetimes::default() };
-    let options = Options { lifetimes, force: false, take_over: *take_over };
+    let options = Options { lifetimes, force: *force, take_over: *take_over };
     let about = About { message: message.clone(), by: by(who.as_deref()), ..About::default() };
     let published = repository.rollback(*serial, about, options, now()).await?;
     publish::tell(&published, &place.at, place.json)

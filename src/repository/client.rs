@@ -178,7 +178,8 @@ impl Client {
         self.timestamp_etag.as_deref()
     }
 
-    /// Looks once.
+    /// Looks once. A change is told once: whoever cannot fetch or use its bundle keeps it in mind and tries again,
+    /// with [`current`](Self::current).
     ///
     /// # Errors
     ///

@@ -42,7 +42,7 @@ impl Default for Lifetimes {
             root: Lifetime::days(365),
             targets: Lifetime::days(90),
             snapshot: Lifetime::days(90),
-            timestamp: Lifetime::days(1),
+            timestamp: Lifetime::days(7),
         }
     }
 }

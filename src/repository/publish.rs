@@ -288,7 +288,7 @@ impl Repository {
         let mut snapshot = Snapshot::new(SPEC_VERSION.to_owned(), one, end(lifetimes.snapshot, now)?);
         snapshot.meta.insert(TARGETS_META.to_owned(), meta_of(&targets));
         let snapshot = sign(&keys, &root, snapshot).await?;
-        let timestamp = sign(&keys, &root, timestamp(one, &meta_of(&snapshot), lifetimes, now)?).await?;
+        let timestamp = sign(&keys, &root, timestamp_of(one, &meta_of(&snapshot), lifetimes, now)?).await?;
         put_new(&store, "1.targets.json", &targets).await?;
         put_new(&store, "1.snapshot.json", &snapshot).await?;
         put_new(&store, TIMESTAMP, &timestamp).await?;
@@ -442,7 +442,7 @@ impl Repository {
                 (file_meta(&self.base.snapshot), None)
             };
             let version = next(self.last_timestamp(recover, now), "the version of the timestamp")?;
-            let signed = sign(&self.keys, &root, timestamp(version, &meta, lifetimes, now)?).await?;
+            let signed = sign(&self.keys, &root, timestamp_of(version, &meta, lifetimes, now)?).await?;
             let bytes = Bytes::from(signed.buffer().clone());
             if self.store.put(TIMESTAMP, bytes, self.base.etag.as_deref()).await? == Put::Done {
                 drop(guard);
@@ -511,7 +511,7 @@ impl Repository {
         let timestamp = match snapshot {
             Some(meta) => {
                 let version = next(self.last_timestamp(recover, now), "the version of the timestamp")?;
-                Some(sign(&self.keys, &root, timestamp(version, &meta, lifetimes, now)?).await?)
+                Some(sign(&self.keys, &root, timestamp_of(version, &meta, lifetimes, now)?).await?)
             }
             None => None,
         };
@@ -519,10 +519,17 @@ impl Repository {
         if put_new(&self.store, &name, &signed).await? == Put::Lost {
             return Err(self.conflict("root", version.get()));
         }
-        if let Some(timestamp) = timestamp {
-            // Nobody else can have signed a timestamp that fits the new root, so it is replaced whatever it is.
-            let bytes = Bytes::from(timestamp.buffer().clone());
-            self.store.put(TIMESTAMP, bytes, None).await?;
+        if let Some(signed) = timestamp {
+            let version = signed.signed().signed.version.get();
+            let bytes = Bytes::from(signed.buffer().clone());
+            if self.store.put(TIMESTAMP, bytes, self.base.etag.as_deref()).await? == Put::Lost {
+                // Somebody has published or renewed meanwhile. What of it fits the new root is not to be lost.
+                self.base = recovered(&self.store, &mut self.client).await?;
+                let version = next(self.base.timestamp.max(version), "the version of the timestamp")?;
+                let timestamp = timestamp_of(version, &file_meta(&self.base.snapshot), lifetimes, now)?;
+                let signed = sign(&self.keys, &root, timestamp).await?;
+                self.store.put(TIMESTAMP, Bytes::from(signed.buffer().clone()), None).await?;
+            }
         }
         drop(guard);
         self.keys.set_root(signed.buffer())?;
@@ -603,7 +610,8 @@ impl Repository {
                 None => self.write_snapshot(&root, meta_of(&targets), options.lifetimes, now).await?,
             };
             let version = next(self.base.timestamp, "the version of the timestamp")?;
-            let signed = sign(&self.keys, &root, timestamp(version, &meta, options.lifetimes, now)?).await?;
+            let signed =
+                sign(&self.keys, &root, timestamp_of(version, &meta, options.lifetimes, now)?).await?;
             let bytes = Bytes::from(signed.buffer().clone());
             if self.store.put(TIMESTAMP, bytes, self.base.etag.as_deref()).await? == Put::Done {
                 drop(guard);
@@ -880,7 +888,7 @@ fn target(length: u64, sha256: &str) -> Result<Target, PublishError> {
     Ok(Target { length, hashes, custom: HashMap::new(), _extra: HashMap::new() })
 }
 
-fn timestamp(
+fn timestamp_of(
     version: NonZeroU64,
     snapshot: &Metafile,
     lifetimes: Lifetimes,
