@@ -836,6 +836,27 @@ async fn an_unchanged_poll_is_one_request() {
     assert!(error.to_string().contains("can only be read"), "{error}");
 }
 
+/// As in an image that holds the binary and nothing else.
+#[tokio::test]
+async fn plain_http_needs_no_certificates() {
+    let world = World::new(false).await;
+    world.publish("one").await;
+    let server = FileServer::start(world.at()).await;
+    let status = |at: String| {
+        let keys = world.keys();
+        tokio::task::spawn_blocking(move || {
+            let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_postern"));
+            command.env("SSL_CERT_FILE", "/dev/null").env("SSL_CERT_DIR", "/nonexistent");
+            command.args(["repo", "status", "--at", at.as_str(), "--keys"]).arg(keys).output().unwrap()
+        })
+    };
+    let output = status(server.url()).await.unwrap();
+    assert!(String::from_utf8(output.stdout).unwrap().starts_with("serial 2 of contoso"));
+    let output = status("https://127.0.0.1:1/".to_owned()).await.unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("CA certificates"), "{error}");
+}
+
 #[tokio::test]
 async fn a_connection_cut_short_is_no_bundle() {
     let world = World::new(false).await;
