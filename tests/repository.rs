@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -428,6 +429,111 @@ async fn a_rotation_cut_short_is_finished() {
     assert_eq!(changed(&mut world.client(), world.now).await.serial, 2);
 }
 
+/// Everything below a directory, by name.
+fn contents(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if path.is_dir() {
+            let below = contents(&path).into_iter();
+            files.extend(below.map(|(file, bytes)| (format!("{name}/{file}"), bytes)));
+        } else {
+            files.insert(name, fs::read(path).unwrap());
+        }
+    }
+    files
+}
+
+fn lay_out(directory: &Path, files: &BTreeMap<String, Vec<u8>>) {
+    fs::remove_dir_all(directory).unwrap();
+    for (name, bytes) in files {
+        let path = directory.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+/// What a publisher leaves when it dies after each of its writes, which come in this order.
+fn deaths(
+    before: &BTreeMap<String, Vec<u8>>,
+    after: &BTreeMap<String, Vec<u8>>,
+) -> Vec<BTreeMap<String, Vec<u8>>> {
+    let order = [".policy.bundle", ".targets.json", ".snapshot.json", ".root.json", "timestamp.json"];
+    let mut states = vec![before.clone()];
+    for kind in order {
+        let written =
+            after.iter().filter(|(name, bytes)| name.ends_with(kind) && before.get(*name) != Some(bytes));
+        for (name, bytes) in written {
+            let mut state = states.last().unwrap().clone();
+            state.insert(name.clone(), bytes.clone());
+            states.push(state);
+        }
+    }
+    states
+}
+
+#[tokio::test]
+async fn a_publisher_may_die_at_any_time() {
+    let world = World::new(false).await;
+    world.publish("one").await;
+    let before = contents(&world.at());
+    world.publish("two").await;
+    let states = deaths(&before, &contents(&world.at()));
+    assert_eq!(states.len(), 5);
+    let last = states.len() - 1;
+    for (number, state) in states.iter().enumerate() {
+        lay_out(&world.at(), state);
+        let seen = changed(&mut world.client(), world.now).await;
+        assert_eq!(seen.serial, if number == last { 3 } else { 2 }, "after {number} writes");
+        let mut publisher = world.publisher().await;
+        let mut next = publish(&mut publisher, "three", "bob", Options::default(), world.now).await;
+        if matches!(next, Err(PublishError::Taken { serial: 3, .. })) {
+            let take_over = Options { take_over: true, ..Options::default() };
+            next = publish(&mut publisher, "three", "bob", take_over, world.now).await;
+        }
+        let published = next.unwrap().publication;
+        assert_eq!(changed(&mut world.client(), world.now).await, published, "after {number} writes");
+        assert_eq!(bundle(&world.client(), &published).await, b"three");
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_may_die_at_any_time() {
+    for role in ROLES {
+        let world = World::new(false).await;
+        world.publish("one").await;
+        let (before, keys_before) = (contents(&world.at()), contents(&world.keys()));
+        let mut publisher = world.publisher().await;
+        let rotated =
+            publisher.rotate_key(role, "ops", Lifetimes::default(), Recover::No, world.now).await.unwrap();
+        let key = rotated.key.file_name().unwrap().to_str().unwrap().to_owned();
+        let mut keys = keys_before;
+        keys.insert(key, fs::read(&rotated.key).unwrap());
+        for (number, state) in deaths(&before, &contents(&world.at())).iter().enumerate() {
+            let said = format!("{role} after {number} writes");
+            lay_out(&world.at(), state);
+            lay_out(&world.keys(), &keys);
+            let mut client = world.client();
+            if client.poll(world.now).await.is_err() {
+                let keys = Keys::open(&world.keys()).unwrap();
+                let mut publisher = Repository::open(world.store(), keys, Recover::Yes).await.unwrap();
+                publisher.refresh(Lifetimes::default(), Recover::Yes, world.now).await.unwrap();
+                assert!(matches!(client.poll(world.now).await, Ok(Poll::Changed(_))), "{said}");
+            }
+            assert!(client.current().is_some(), "{said}");
+            // Once more, to its end.
+            let mut publisher = world.publisher().await;
+            publisher
+                .rotate_key(role, "ops", Lifetimes::default(), Recover::No, world.now)
+                .await
+                .unwrap_or_else(|error| panic!("{said}: {error}"));
+            client.poll(world.now).await.unwrap();
+            assert_eq!(bundle(&client, client.current().unwrap()).await, b"one", "{said}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_place_is_begun_once() {
     let world = World::new(false).await;
@@ -728,6 +834,27 @@ async fn an_unchanged_poll_is_one_request() {
     let mut publisher = Repository::open(open(&server.url(), false), keys, Recover::No).await.unwrap();
     let error = publish(&mut publisher, "three", "ops", Options::default(), world.now).await.unwrap_err();
     assert!(error.to_string().contains("can only be read"), "{error}");
+}
+
+/// As in an image that holds the binary and nothing else.
+#[tokio::test]
+async fn plain_http_needs_no_certificates() {
+    let world = World::new(false).await;
+    world.publish("one").await;
+    let server = FileServer::start(world.at()).await;
+    let status = |at: String| {
+        let keys = world.keys();
+        tokio::task::spawn_blocking(move || {
+            let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_postern"));
+            command.env("SSL_CERT_FILE", "/dev/null").env("SSL_CERT_DIR", "/nonexistent");
+            command.args(["repo", "status", "--at", at.as_str(), "--keys"]).arg(keys).output().unwrap()
+        })
+    };
+    let output = status(server.url()).await.unwrap();
+    assert!(String::from_utf8(output.stdout).unwrap().starts_with("serial 2 of contoso"));
+    let output = status("https://127.0.0.1:1/".to_owned()).await.unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("CA certificates"), "{error}");
 }
 
 #[tokio::test]

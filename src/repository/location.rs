@@ -15,7 +15,7 @@ use object_store::path::Path;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreScheme, RetryConfig};
 use url::Url;
 
-use super::store::{Kind, Store};
+use super::store::{Kind, Store, with_causes};
 
 /// Reaching a server takes no longer.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -149,7 +149,7 @@ impl Location {
             .with_allow_http(true);
         let retry =
             RetryConfig { max_retries: RETRIES, retry_timeout: opening.timeout, ..RetryConfig::default() };
-        let text = |error: object_store::Error| failed(error.to_string());
+        let text = |error: object_store::Error| failed(with_causes(&error));
         let (inner, prefix, kind): (Arc<dyn ObjectStore>, Path, Kind) = match &self.at {
             At::Directory(path) => {
                 if opening.create {
@@ -162,8 +162,17 @@ impl Location {
                 (Arc::new(store), Path::default(), Kind::Directory(path.clone()))
             }
             At::Web(url) => {
-                let builder = HttpBuilder::new().with_url(url.as_str());
-                let store = builder.with_client_options(client).with_retry(retry).build().map_err(text)?;
+                let build = |client| {
+                    let builder = HttpBuilder::new().with_url(url.as_str());
+                    builder.with_client_options(client).with_retry(retry.clone()).build()
+                };
+                let store = build(client.clone()).or_else(|error| {
+                    // An image with nothing but the binary has no certificates of authorities, and the client will
+                    // not be built without, not even to use none.
+                    let plain = url.scheme() == "http";
+                    if plain { build(client.with_allow_invalid_certificates(true)) } else { Err(error) }
+                });
+                let store = store.map_err(text)?;
                 (Arc::new(store), Path::default(), Kind::ReadOnly)
             }
             At::Amazon(url, path) => {

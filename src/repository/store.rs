@@ -313,20 +313,25 @@ impl Store {
     }
 
     fn unavailable(&self, path: &str, error: &ObjectError) -> StoreError {
-        // The cause is in the chain; most of the messages of the crate repeat their source, so the last is enough.
         let forbidden =
             matches!(error, ObjectError::PermissionDenied { .. } | ObjectError::Unauthenticated { .. });
-        let mut text = error.to_string();
-        let mut cause = std::error::Error::source(error);
-        while let Some(error) = cause {
-            let more = error.to_string();
-            if !text.contains(&more) {
-                text.push_str(&format!(": {more}"));
-            }
-            cause = error.source();
-        }
+        let text = with_causes(error);
         StoreError::Unavailable { place: self.place(path), error: text, forbidden }
     }
+}
+
+/// An error and its causes: the message alone often says `builder error`, and often repeats the next cause.
+pub(super) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(&format!(": {more}"));
+        }
+        cause = error.source();
+    }
+    text
 }
 
 impl Drop for WriteGuard {
