@@ -189,7 +189,7 @@ async fn a_refreshed_timestamp_holds_for_longer() {
     let mut client = world.client();
     let first = changed(&mut client, world.now).await;
 
-    let later = world.now + DAY * 2;
+    let later = world.now + DAY * 8;
     assert!(matches!(refused(&mut client, later).await, Refused::Expired { role: RoleType::Timestamp, .. }));
     let renewed = world.publisher().await.refresh(Lifetimes::default(), Recover::No, later).await.unwrap();
     assert_eq!(renewed.snapshot, None, "it holds for long");
@@ -968,7 +968,7 @@ fn run_json(code: i32, arguments: &[&str]) -> Value {
 fn the_commands_do_it_all() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    let (at, keys, bundle) = (path("repo"), path("keys"), path("contoso.bundle"));
+    let (at, keys, bundle) = (path("repo"), path("keys"), path("contoso"));
     let place = ["--at", at.as_str(), "--keys", keys.as_str()];
     let repo = |command: &[&str]| -> Vec<String> {
         ["repo"].iter().chain(command).chain(&place).map(|text| (*text).to_owned()).collect()
@@ -982,13 +982,22 @@ fn the_commands_do_it_all() {
         run(code, &all.iter().map(String::as_str).collect::<Vec<_>>())
     };
     let text = said(0, &["init"]);
-    assert!(text.contains(&format!("postern publish BUNDLE --to {at} --keys {keys}")), "{text}");
+    assert!(text.contains(&format!("postern publish DIR --to {at} --keys {keys}")), "{text}");
     assert!(text.contains(&format!("postern serve --source {at} --trusted-root {keys}/root.json")), "{text}");
     assert_eq!(told(1, &["init"])["error"]["code"], "KEY");
     assert!(said(0, &["history"]).contains("nothing was published yet"));
 
     let publish = |content: &str, code: i32, more: &[&str]| {
-        fs::write(&bundle, content).unwrap();
+        // A policy of its own for each content: its name is part of the bundle.
+        fs::create_dir_all(&bundle).unwrap();
+        let role = serde_json::json!({
+            "id": "c0000000-0000-4000-8000-000000000001",
+            "roleName": content,
+            "roleType": "CustomRole",
+            "assignableScopes": ["/subscriptions/50000000-0000-4000-8000-000000000001"],
+            "permissions": [{ "actions": ["A.B/c/read"] }],
+        });
+        fs::write(Path::new(&bundle).join("role.json"), role.to_string()).unwrap();
         let mut all = vec!["publish", bundle.as_str(), "--to", at.as_str(), "--keys", keys.as_str()];
         all.extend(more);
         run_json(code, &all)
@@ -1025,6 +1034,19 @@ fn the_commands_do_it_all() {
     fs::copy(format!("{at}/4.targets.json"), format!("{at}/5.targets.json")).unwrap();
     assert_eq!(publish("three", 1, &[])["error"]["code"], "CONFLICT");
     assert_eq!(publish("three", 0, &["--take-over"])["passedOver"], serde_json::json!([5]));
+
+    // A policy with a mistake is told with its place, and nothing is published; so is a bundle with a flipped bit.
+    fs::write(Path::new(&bundle).join("bad.json"), "{ \"not\": ").unwrap();
+    let text = run(1, &["publish", &bundle, "--to", &at, "--keys", &keys]);
+    assert!(text.contains("bad.json:1:"), "{text}");
+    fs::remove_file(Path::new(&bundle).join("bad.json")).unwrap();
+    let file = path("contoso.bundle");
+    run(0, &["bundle", "build", &bundle, "-o", &file]);
+    let mut bytes = fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let text = run(1, &["publish", &file, "--to", &at, "--keys", &keys]);
+    assert!(text.contains("the bundle is damaged"), "{text}");
 
     // Wrong usage.
     assert!(run(2, &["repo", "status", "--at", "ftp://x", "--keys", &keys]).contains("wanted a directory"));

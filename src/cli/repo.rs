@@ -328,7 +328,7 @@ async fn init(arguments: &InitArgs) -> Result<Exit, Failure> {
     }
     let _written = write!(
         text,
-        "next:\n  postern publish BUNDLE --to {at} --keys {keys}\n  postern serve --source {at} --trusted-root {}\n",
+        "next:\n  postern publish DIR --to {at} --keys {keys}\n  postern serve --source {at} --trusted-root {}\n",
         root.display()
     );
     print(&text);

@@ -24,9 +24,10 @@ pub(crate) enum Mood {
     Corrupt,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct FileServer {
     pub(crate) address: SocketAddr,
+    task: tokio::task::JoinHandle<()>,
     shared: Arc<Mutex<Shared>>,
 }
 
@@ -45,8 +46,10 @@ impl FileServer {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { address, shared }
+        let task = tokio::spawn(async move {
+            let _ended = axum::serve(listener, router).await;
+        });
+        Self { address, task, shared }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -65,6 +68,12 @@ impl FileServer {
     /// What was answered since the last time.
     pub(crate) fn answers(&self) -> Vec<(String, u16, usize)> {
         std::mem::take(&mut self.shared.lock().unwrap().answers)
+    }
+}
+
+impl Drop for FileServer {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
