@@ -45,8 +45,8 @@ pub(super) struct PublishArgs {
     /// How long the content holds, for example 90d; then readers want a new publication
     #[arg(long, value_name = "DURATION", default_value = "90d")]
     expires: Lifetime,
-    /// How long the timestamp holds, for example 1d; `postern repo refresh` renews it
-    #[arg(long, value_name = "DURATION", default_value = "1d")]
+    /// How long the timestamp holds, for example 7d; `postern repo refresh` renews it
+    #[arg(long, value_name = "DURATION", default_value = "7d")]
     timestamp_expires: Lifetime,
     /// Pass over a number that a publisher took and never finished
     #[arg(long)]
