@@ -79,7 +79,9 @@ fn main() {
 const STARTS: usize = 9;
 
 async fn start(size: usize) {
-    let documents = tenant::Tenant::new(size).documents;
+    let tenant = tenant::Tenant::new(size);
+    let requests: Vec<v1::CheckRequest> = tenant.questions(10).iter().map(wire).collect();
+    let documents = tenant.documents;
     let clock = Instant::now();
     let policy = Policy::compile(&documents, CompileOptions::default()).unwrap();
     let compiled = clock.elapsed();
@@ -106,6 +108,14 @@ async fn start(size: usize) {
     second.serving().await;
     // Settled: the first poll is behind it.
     tokio::time::sleep(Duration::from_secs(1)).await;
+    let idle = second.memory();
+    // Now both have used what a day of questions uses.
+    for sidecar in [&first, &second] {
+        let mut client = sidecar.client().await.unwrap();
+        for request in requests.iter().cycle().take(20_000) {
+            client.check(request.clone()).await.expect("an answer");
+        }
+    }
     println!("\nA start, {size} role assignments");
     println!("compile                                  {:>10.0} ms", compiled.as_secs_f64() * 1e3);
     println!("lay out as a bundle                      {:>10.0} ms", built.as_secs_f64() * 1e3);
@@ -119,10 +129,11 @@ async fn start(size: usize) {
         times[STARTS / 2].as_secs_f64() * 1e3,
         times[STARTS - 1].as_secs_f64() * 1e3
     );
-    for (name, sidecar) in [("first", &first), ("second", &second)] {
-        let memory = sidecar.memory();
+    for (name, memory) in
+        [("idle", idle), ("after 20,000 checks", second.memory()), ("the other one", first.memory())]
+    {
         println!(
-            "{name:<6} sidecar, MiB: resident {:.1}, private {:.1}, of the bundle resident {:.1}, shared with the other {:.1}",
+            "{name:<20} MiB: resident {:.1}, private {:.1}, of the bundle resident {:.1}, shared with the other {:.1}",
             memory.resident, memory.private, memory.bundle, memory.bundle_shared
         );
     }
@@ -147,6 +158,14 @@ async fn swap(size: usize, activations: usize, rate: usize) {
     let dir = tempfile::tempdir().unwrap();
     let mut world = World::new(dir.path()).await;
     world.publish(bundles[0].clone()).await;
+    // Signed beforehand: on two cores a publisher beside the load would be measured with it.
+    let begin = world.timestamp();
+    let mut signed = Vec::new();
+    for turn in 1..=activations {
+        let serial = world.publish(bundles[turn % 2].clone()).await;
+        signed.push((serial, world.timestamp()));
+    }
+    world.point_to(&begin);
     let sidecar = Sidecar::start(&world, 0, "100ms");
     sidecar.serving().await;
     let caller = Load::start(&sidecar, &requests, rate).await;
@@ -156,13 +175,16 @@ async fn swap(size: usize, activations: usize, rate: usize) {
     const ROUNDS: usize = 5;
     let (mut quiet, mut moving) = (Vec::new(), Vec::new());
     let mut to_enforced = Vec::new();
-    for round in 0..ROUNDS {
+    let mut turn = 0;
+    for _ in 0..ROUNDS {
         let clock = Instant::now();
         let published = async {
-            for number in 0..activations / ROUNDS {
-                let serial = world.publish(bundles[(round + number + 1) % 2].clone()).await;
+            for _ in 0..activations / ROUNDS {
+                let (serial, timestamp) = &signed[turn];
+                turn += 1;
+                world.point_to(timestamp);
                 let clock = Instant::now();
-                sidecar.reaches(serial).await;
+                sidecar.reaches(*serial).await;
                 to_enforced.push(clock.elapsed());
             }
         };
@@ -469,6 +491,19 @@ impl World {
         let about = About { policy_name: "bench".into(), ..About::default() };
         let published = self.repository.publish(bytes, about, Options::default(), Timestamp::now()).await;
         published.unwrap().publication.serial
+    }
+}
+
+impl World {
+    fn timestamp(&self) -> Vec<u8> {
+        std::fs::read(self.at.join("timestamp.json")).unwrap()
+    }
+
+    /// The last step of a publication.
+    fn point_to(&self, timestamp: &[u8]) {
+        let aside = self.at.join(".next");
+        std::fs::write(&aside, timestamp).unwrap();
+        std::fs::rename(aside, self.at.join("timestamp.json")).unwrap();
     }
 }
 

@@ -42,6 +42,8 @@ pub const COMMIT: &str = env!("POSTERN_COMMIT");
 /// The version of the package.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// How much nicer the admin runtime is than the serving one, in steps of `nice(2)`.
+const BEHIND_CHECKS: i32 = 10;
 /// How long the last spans may take at the end.
 const FLUSH: Duration = Duration::from_secs(3);
 
@@ -368,6 +370,11 @@ impl AdminRuntime {
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = std::thread::Builder::new().name("postern-admin".into()).spawn(move || {
+            // Reading and hashing a publication must not take a core from a check that waits for one. What this
+            // thread starts for work that blocks inherits it; a probe needs microseconds and gets them all the same.
+            if let Err(error) = rustix::process::nice(BEHIND_CHECKS) {
+                tracing::debug!(%error, "the admin thread runs at the priority of the checks");
+            }
             // An error means that the other end is gone, which is the same order.
             let _either = runtime.block_on(stopped);
             // A compilation that is under way is not worth waiting for.

@@ -130,12 +130,14 @@ impl RemoteUpdater {
     /// Serves what is on disk, then follows the sources for ever.
     pub async fn run(mut self) {
         let mut hangup = Hangup::catch();
+        let mut failures: u32 = 0;
         self.restore();
         loop {
-            self.ask().await;
+            // A source that everybody fails at is not asked harder than one that answers.
+            failures = if self.ask().await { 0 } else { MOST_RESTS.min(failures.saturating_add(1)) };
             self.tell_lease();
             tokio::select! {
-                () = sleep(around(self.settings.poll_interval)) => {}
+                () = sleep(around(self.settings.poll_interval.saturating_mul(failures.max(1)))) => {}
                 () = hangup.next() => self.mirrors.iter_mut().for_each(|mirror| mirror.resting = 0),
             }
         }
@@ -191,8 +193,8 @@ impl RemoteUpdater {
         }
     }
 
-    /// Asks the sources in turn until one says where things stand.
-    async fn ask(&mut self) {
+    /// Asks the sources in turn until one says where things stand; whether one did.
+    async fn ask(&mut self) -> bool {
         let mut problems = Vec::new();
         // Where all of them rest, the first is asked all the same.
         let all_rest = self.mirrors.iter().all(|mirror| mirror.resting > 0);
@@ -216,7 +218,7 @@ impl RemoteUpdater {
                         );
                     }
                     self.activator.unchanged();
-                    return;
+                    return true;
                 }
                 Err(failure) => {
                     mirror.failures = mirror.failures.saturating_add(1);
@@ -226,13 +228,11 @@ impl RemoteUpdater {
                 }
             }
         }
-        if problems.is_empty() {
-            return;
-        }
         for problem in &problems {
             tracing::warn!(problem, "no source can be followed; what is active stays");
         }
         self.activator.refused(problems);
+        false
     }
 
     /// Asks one source, and follows it where it is newer.
