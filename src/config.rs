@@ -610,6 +610,11 @@ impl Reader {
         if self.has("policy") {
             self.refuse("source", "to be the only one: `policy` is given, too");
         }
+        for key in ["lenient", "strict-wildcards", "condition-extensions"] {
+            if !self.is_default(key) {
+                self.refuse(key, "nothing: a publication is as it was compiled; say it to `postern publish`");
+            }
+        }
         if !self.has("trusted-root") {
             self.problems.push(ConfigProblem {
                 key: "trusted-root".into(),
@@ -843,6 +848,8 @@ mod tests {
         assert_eq!(problems(&[("source", "a,,b"), ("trusted-root", "r")]), ["source"]);
         assert_eq!(problems(&[("policy", "d"), ("source", "a"), ("trusted-root", "r")]), ["source"]);
         assert_eq!(problems(&[("policy", "d"), ("state-dir", "s")]), ["state-dir"]);
+        let strict = ("strict-wildcards", "true");
+        assert_eq!(problems(&[published[0], published[1], strict]), ["strict-wildcards"]);
         assert_eq!(problems(&[]), ["policy"]);
     }
 

@@ -97,12 +97,12 @@ impl Lease {
         self.expires.store(expires.as_second(), Ordering::Relaxed);
     }
 
-    /// How current it is.
+    /// How current it is. Confirmed long after now means that a clock was set back: nobody knows how old it is.
     pub fn freshness(&self, now: Timestamp) -> Freshness {
         let now = now.as_second();
         if now >= self.expires.load(Ordering::Relaxed) {
             Freshness::Expired
-        } else if now.saturating_sub(self.confirmed.load(Ordering::Relaxed)) > self.max_age {
+        } else if now.saturating_sub(self.confirmed.load(Ordering::Relaxed)).saturating_abs() > self.max_age {
             Freshness::Stale
         } else {
             Freshness::Fresh

@@ -164,5 +164,8 @@ mod tests {
         // A clock that was set back does not make it older.
         clock.set(after(5));
         assert_eq!(snapshot.freshness(clock.now()), Freshness::Fresh);
+        // Set back further than it may go unconfirmed, it says nothing about its age any more.
+        clock.set(after(-11));
+        assert_eq!(snapshot.freshness(clock.now()), Freshness::Stale);
     }
 }

@@ -19,13 +19,15 @@ use std::fmt::Display;
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::bundle::{self, Bundle, BundleError, Check, Limits};
 use crate::repository::{self, Client, Location, LocationError, Opening, PollError, Store, StoreError};
@@ -38,8 +40,10 @@ use super::state::{Metadata, StateDir, StateError, Which};
 const MOST_RESTS: u32 = 6;
 /// The source that an answer names when the policy came from the state directory.
 const FROM_STATE: &str = "state";
+/// A look reads a few kilobytes: a source that takes longer is passed over for the next one.
+const LOOK: Duration = Duration::from_secs(20);
 /// A bundle may be large and the way to it slow.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Where publications come from, and how they are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,7 +138,12 @@ impl RemoteUpdater {
         self.restore();
         loop {
             // A source that everybody fails at is not asked harder than one that answers.
-            failures = if self.ask().await { 0 } else { MOST_RESTS.min(failures.saturating_add(1)) };
+            let answered = AssertUnwindSafe(self.ask()).catch_unwind().await.unwrap_or_else(|_| {
+                // A mistake in reading what somebody else wrote must not take the decisions with it.
+                self.activator.refused(vec!["the updater has failed; this is a bug".to_owned()]);
+                false
+            });
+            failures = if answered { 0 } else { MOST_RESTS.min(failures.saturating_add(1)) };
             self.tell_lease();
             tokio::select! {
                 () = sleep(around(self.settings.poll_interval.saturating_mul(failures.max(1)))) => {}
@@ -247,7 +256,8 @@ impl RemoteUpdater {
             mirror.client = known.map_err(|refused| Failure::new("metadata", &refused))?;
             mirror.knows = Some(latest.clone());
         }
-        let polled = mirror.client.poll(now).await;
+        // What was verified before the time is over stays verified.
+        let polled = timeout(LOOK, mirror.client.poll(now)).await;
         let metadata = persisted(&mirror.client);
         let publication = mirror.client.current().cloned();
         let (label, client) = (mirror.label.clone(), mirror.client.clone());
@@ -257,7 +267,9 @@ impl RemoteUpdater {
             self.keep(Which::Latest, &metadata);
             self.latest = Some(metadata.clone());
         }
-        polled.map_err(|error| Failure::new("metadata", &error))?;
+        polled
+            .map_err(|_| Failure::new("metadata", &format_args!("no answer within {LOOK:?}")))?
+            .map_err(|error| Failure::new("metadata", &error))?;
         let Some(publication) = publication else {
             return Err(Failure::new("metadata", &"nothing has been published there yet"));
         };
@@ -267,7 +279,9 @@ impl RemoteUpdater {
             active.lease.renew(now, publication.expires);
             return Ok(());
         }
-        let bundle = self.bring(&client, &publication).await?;
+        let bundle = timeout(PATIENCE, self.bring(&client, &publication))
+            .await
+            .map_err(|_| Failure::new("bundle", &format_args!("not read within {PATIENCE:?}")))??;
         self.activate(bundle, &publication, &label, now);
         self.keep(Which::Active, &metadata);
         if let Some(state) = &self.state {
