@@ -176,12 +176,12 @@ impl RemoteUpdater {
                 }
             };
             // The first that can be read is the high-water mark.
-            latest.get_or_insert(kept);
+            latest.get_or_insert_with(|| kept.clone());
             let Some(publication) = client.current().cloned() else { continue };
             match open(&state.bundle(&publication.bundle_sha256), &publication.bundle_sha256) {
                 Ok(bundle) => {
                     let confirmed = state.written(which).unwrap_or(Timestamp::UNIX_EPOCH);
-                    found = Some((bundle, publication, confirmed));
+                    found = Some((bundle, publication, confirmed, (which == Which::Latest).then_some(kept)));
                     break;
                 }
                 // The last process learnt of it and had no time to read it.
@@ -197,7 +197,14 @@ impl RemoteUpdater {
             }
         }
         self.latest = latest;
-        if let Some((bundle, publication, confirmed)) = found {
+        if let Some((bundle, publication, confirmed, newest)) = found {
+            // The last process may have been killed before it could say so. The next metadata that is kept must not
+            // leave only an older bundle to begin with.
+            if let Some(metadata) = newest
+                && state.read(Which::Active).ok().flatten().as_ref() != Some(&metadata)
+            {
+                self.keep(Which::Active, &metadata);
+            }
             self.activate(bundle, &publication, FROM_STATE, confirmed);
         }
     }
@@ -282,8 +289,12 @@ impl RemoteUpdater {
         let bundle = timeout(PATIENCE, self.bring(&client, &publication))
             .await
             .map_err(|_| Failure::new("bundle", &format_args!("not read within {PATIENCE:?}")))??;
+        // Before it decides anything: whoever is killed from here on begins with what has been decided by, or with
+        // something newer.
+        if self.state.as_ref().is_some_and(|state| state.bundle(&publication.bundle_sha256).exists()) {
+            self.keep(Which::Active, &metadata);
+        }
         self.activate(bundle, &publication, &label, now);
-        self.keep(Which::Active, &metadata);
         if let Some(state) = &self.state {
             let bundle = |metadata: &Metadata| {
                 let known = restored(client.store(), &self.root, metadata).ok()?;
