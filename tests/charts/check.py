@@ -930,7 +930,7 @@ class Notes(unittest.TestCase):
             ]:  # fmt: skip
                 with ApiServer({}) as config:
                     done = helm(
-                        major, "install", "test", CHARTS[chart], "--dry-run=client", "--namespace", NAMESPACE,
+                        major, "install", "test", CHARTS[chart], "--dry-run=client", "--disable-openapi-validation", "--namespace", NAMESPACE,
                         "--kubeconfig", config, "--values", case_file(chart, case),
                     )  # fmt: skip
                 notes = done.stdout.split("NOTES:")[1]
