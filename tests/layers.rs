@@ -75,6 +75,7 @@ const TABLE: &[Row] = &[
             "proto",
         ],
     ),
+    (5, "inject", &["readiness", "drain"]),
     (
         6,
         "config",
@@ -97,6 +98,7 @@ const TABLE: &[Row] = &[
         &[
             "model",
             "clock",
+            "drain",
             "metrics",
             "telemetry",
             "condition",
@@ -111,6 +113,7 @@ const TABLE: &[Row] = &[
             "authorizer",
             "proto",
             "server",
+            "inject",
             "config",
         ],
     ),
@@ -132,6 +135,7 @@ const TABLE: &[Row] = &[
             "authorizer",
             "proto",
             "server",
+            "inject",
             "config",
             "cli",
         ],
