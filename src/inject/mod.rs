@@ -22,6 +22,5 @@ mod tls;
 pub use config::{ConfigError, InjectorConfig};
 pub use patch::Operation;
 pub use pod::{AskedBy, Outcome, inject};
-pub use review::answer;
 pub use serve::{Addresses, Bound, InjectError, InjectSettings, bind};
 pub use tls::CertificateError;

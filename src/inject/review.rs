@@ -80,11 +80,7 @@ pub(super) enum Ending {
 }
 
 /// Answers one AdmissionReview; `Err` says why it is none.
-pub fn answer(config: &InjectorConfig, asked_by: AskedBy, body: &[u8]) -> Result<Vec<u8>, String> {
-    answer_with_ending(config, asked_by, body).map(|(answer, _)| answer)
-}
-
-pub(super) fn answer_with_ending(
+pub(super) fn answer(
     config: &InjectorConfig,
     asked_by: AskedBy,
     body: &[u8],

@@ -27,7 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use super::config::{ConfigError, InjectorConfig};
 use super::metrics::{self, InjectorMetrics};
 use super::pod::AskedBy;
-use super::review::answer_with_ending;
+use super::review::answer;
 use super::tls::{Certificate, CertificateError, CertificateFiles, Read};
 use crate::drain::DrainSettings;
 use crate::readiness::Readiness;
@@ -272,8 +272,9 @@ async fn by_namespace(State(webhook): State<Webhook>, request: Request<Body>) ->
 impl Webhook {
     async fn answer(&self, asked_by: AskedBy, request: Request<Body>) -> Response {
         let answered = match self.body(request).await {
-            Ok(body) => answer_with_ending(&self.config, asked_by, &body)
-                .map_err(|message| (StatusCode::BAD_REQUEST, message)),
+            Ok(body) => {
+                answer(&self.config, asked_by, &body).map_err(|message| (StatusCode::BAD_REQUEST, message))
+            }
             Err(refused) => Err(refused),
         };
         match answered {
