@@ -528,6 +528,8 @@ async fn a_new_certificate_is_presented_without_a_restart() {
     std::fs::write(injector.dir.path().join("tls.key"), key).unwrap();
     counted("taken").await;
     injector.review(&new, &case, &case.pod).await;
+    // A client of the old authority that resumes no session is shown the new one.
+    let old = injector.authority.client(injector.address);
     assert!(old.get(Injector::url("/")).send().await.is_err());
 }
 

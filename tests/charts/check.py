@@ -886,6 +886,153 @@ class Running(unittest.TestCase):
         self.assertEqual(status["serial"] if "serial" in status else status["policy"]["serial"], 2, status)
 
 
+@unittest.skipUnless(BINARY, "POSTERN_BIN says no binary")
+class Injecting(unittest.TestCase):
+    """The injector as the chart runs it: its arguments, its certificate, its configuration, its paths."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.work = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(cls.work.cleanup)
+        work = pathlib.Path(cls.work.name)
+        values = yaml.safe_load(case_file("postern", "everything").read_text())
+        values["injector"]["certificate"] = {"from": "generated"}
+        (work / "values.yaml").write_text(yaml.safe_dump(values))
+        text = helm("4", "template", "test", CHARTS["postern"], "--namespace", NAMESPACE, "--values", work / "values.yaml").stdout
+        rendered = documents(text)
+        [secret] = [d for d in rendered if d["kind"] == "Secret"]
+        for name, data in secret["data"].items():
+            (work / name).write_bytes(base64.b64decode(data))
+        [config] = [d for d in rendered if d["kind"] == "ConfigMap" and "injector.json" in d["data"]]
+        (work / "injector.json").write_text(config["data"]["injector.json"])
+        [webhooks] = [d["webhooks"] for d in rendered if d["kind"] == "MutatingWebhookConfiguration"]
+        cls.webhooks = {webhook["name"].split(".")[0]: webhook["clientConfig"] for webhook in webhooks}
+        [container] = [
+            container for d in rendered if d["kind"] == "Deployment" for container in d["spec"]["template"]["spec"]["containers"]
+        ]
+        cls.port, admin = Running.port(), Running.port()
+        arguments = []
+        for argument in container["args"]:
+            for path in ("/etc/postern/tls", "/etc/postern/injector"):
+                argument = argument.replace(path, str(work))
+            argument = re.sub("^--listen=.*", f"--listen=127.0.0.1:{cls.port}", argument)
+            argument = re.sub("^--admin=.*", f"--admin=127.0.0.1:{admin}", argument)
+            arguments.append(re.sub("^--drain-delay=.*", "--drain-delay=0s", argument))
+        cls.log = (work / "log").open("w+")
+        cls.addClassCleanup(cls.log.close)
+        cls.process = subprocess.Popen([BINARY, *arguments], stdout=cls.log, stderr=cls.log)
+        cls.addClassCleanup(cls.process.wait)
+        cls.addClassCleanup(cls.process.terminate)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        for _ in range(600):
+            try:
+                opener.open(f"http://127.0.0.1:{admin}/readyz", timeout=2).close()
+                return
+            except OSError:
+                if cls.process.poll() is not None:
+                    break
+                time.sleep(0.1)
+        cls.log.seek(0)
+        raise AssertionError(f"the injector is not ready: {cls.log.read()}")
+
+    def review(self, webhook, namespace, pod):
+        """As the API server asks: by the name of the service, believing the bundle of the webhook."""
+        client = self.webhooks[webhook]
+        context = ssl.create_default_context(cadata=base64.b64decode(client["caBundle"]).decode())
+        body = json.dumps(
+            {
+                "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+                "request": {
+                    "uid": "u", "kind": {"group": "", "version": "v1", "kind": "Pod"}, "operation": "CREATE",
+                    "namespace": namespace, "object": pod,
+                },
+            }
+        ).encode()  # fmt: skip
+        host = f"{client['service']['name']}.{client['service']['namespace']}.svc"
+        raw = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        with context.wrap_socket(raw, server_hostname=host) as stream:
+            head = (
+                f"POST {client['service']['path']}?timeout=5s HTTP/1.1\r\nHost: {host}:443\r\nConnection: close\r\n"
+                f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            )
+            stream.sendall(head.encode() + body)
+            answer = b"".join(iter(lambda: stream.recv(65536), b""))
+        head, _, body = answer.partition(b"\r\n\r\n")
+        self.assertTrue(head.startswith(b"HTTP/1.1 200"), answer)
+        return json.loads(body)["response"]
+
+    def test_pods_are_injected_and_valid(self):
+        seen = {}
+        for path in sorted((ROOT / "tests/cases/pods").glob("*.json")):
+            case = json.loads(path.read_text())
+            with self.subTest(case=path.stem):
+                response = self.review(case["askedBy"], case["namespace"], case["pod"])
+                self.assertEqual(response["allowed"], case["outcome"] != "refused", response)
+                self.assertEqual("patch" in response, case["outcome"] == "injected", response)
+                seen[case["outcome"]] = seen.get(case["outcome"], 0) + 1
+                if case["outcome"] != "injected":
+                    continue
+                patch = json.loads(base64.b64decode(response["patch"]))
+                pod = apply(case["pod"], patch)
+                for kubernetes in KUBERNETES:
+                    kubernetes_validate.validate(pod, kubernetes, strict=True)
+                again = self.review(case["askedBy"], case["namespace"], pod)
+                self.assertEqual((again["allowed"], "patch" in again), (True, False))
+                # The same sidecar as a chart's pod has.
+                config = json.loads((pathlib.Path(self.work.name) / "injector.json").read_text())
+                profile = config["profiles"][case.get("profile", "default")]
+                self.assertEqual(pod["spec"]["initContainers"][0], profile["container"])
+        self.assertGreater(min(seen.values()), 3)
+        self.assertEqual(len(seen), 3)
+
+
+def apply(document, patch):
+    """JSON Patch, as far as the injector uses it."""
+    document = json.loads(json.dumps(document))
+    for operation in patch:
+        *path, last = [part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]]
+        at = document
+        for part in path:
+            at = at[int(part)] if isinstance(at, list) else at[part]
+        if isinstance(at, list) and operation["op"] == "add":
+            at.insert(len(at) if last == "-" else int(last), operation["value"])
+        elif isinstance(at, list):
+            at[int(last)] = operation["value"]
+        else:
+            assert operation["op"] == "add" or last in at, operation
+            at[last] = operation["value"]
+    return document
+
+
+@unittest.skipUnless(BINARY, "POSTERN_BIN says no binary")
+class WalkThrough(unittest.TestCase):
+    def test_the_commands_of_the_walk_through(self):
+        text = (ROOT / "docs/kubernetes.md").read_text()
+        blocks = re.findall(r"```sh\n# run\n(.*?)```", text, re.S)
+        self.assertGreater(len(blocks), 5)
+        for major in HELMS:
+            with tempfile.TemporaryDirectory() as work:
+                tools = pathlib.Path(work) / "tools"
+                tools.mkdir()
+                (tools / "postern").symlink_to(BINARY)
+                (tools / "helm").symlink_to(ROOT / f".tools/helm{major}/helm")
+                for name in ("charts", "examples"):
+                    (pathlib.Path(work) / name).symlink_to(ROOT / name)
+                env = {key: value for key, value in os.environ.items() if not key.startswith("POSTERN_")}
+                env["PATH"] = f"{tools}:{ROOT / '.venv/bin'}:{env['PATH']}"
+                output = ""
+                for block in blocks:
+                    done = subprocess.run(
+                        ["bash", "-euo", "pipefail", "-c", block], cwd=work, env=env, capture_output=True, text=True
+                    )
+                    with self.subTest(helm=major, block=block):
+                        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+                    output += done.stdout
+                # What the text promises of them.
+                for words in ("the policy is valid", '"path": "/spec/initContainers"', "another resource group"):
+                    self.assertIn(words, output)
+
+
 class Packages(unittest.TestCase):
     def test_packages_render_what_the_folders_do(self):
         for major in HELMS:
