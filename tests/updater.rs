@@ -26,7 +26,9 @@ use files::{FileServer, Mood};
 use jiff::Timestamp;
 use postern::proto::v1;
 use postern::proto::v1::authorization_service_client::AuthorizationServiceClient;
-use postern::repository::{About, Lifetimes, Options, Recover};
+use postern::repository::{
+    About, Keys, Lifetimes, Location, Opening, Options, Recover, Repository, RoleType,
+};
 use publisher::{Publisher, denies};
 use tokio_stream::StreamExt;
 use tonic::transport::Channel;
@@ -255,6 +257,46 @@ async fn a_restart_needs_no_network_and_forgets_no_serial() {
         status(&client(&process).await).await.publication.unwrap().source,
         other.repository().to_str().unwrap()
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_thief_published_goes_with_the_keys_though_its_number_comes_again() {
+    let mut publisher = Publisher::new().await;
+    let process = serve(publisher.repository().to_str().unwrap(), &publisher.root(), &[]);
+    process.ready().await;
+    let client = client(&process).await;
+    let honest = status(&client).await.policy.unwrap();
+    let before = publisher.metadata();
+
+    // Whoever has the keys of all but the root takes Alice's right away.
+    revoke_alice(publisher.policy.path());
+    let stolen = publisher.publish().await;
+    reaches(&client, stolen.serial).await;
+    assert_eq!(may_alice_read(&client).await.unwrap().result.unwrap().decision(), v1::Decision::NotAllowed);
+
+    // The owner goes on from a copy of the day before, with new keys: the next number is the thief's once more.
+    for (path, bytes) in &before {
+        std::fs::write(path, bytes).unwrap();
+    }
+    for entry in std::fs::read_dir(publisher.repository()).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_file() && !before.iter().any(|(kept, _)| *kept == entry) {
+            std::fs::remove_file(entry).unwrap();
+        }
+    }
+    let keys = Keys::open(&publisher.dir.path().join("keys")).unwrap();
+    let store = Location::parse(publisher.repository().to_str().unwrap()).unwrap();
+    let store = store.open(Opening::default()).unwrap();
+    let mut owner = Repository::open(store, keys, Recover::Yes).await.unwrap();
+    for role in [RoleType::Timestamp, RoleType::Snapshot, RoleType::Targets] {
+        let (lifetimes, now) = (Lifetimes::default(), Timestamp::now());
+        owner.rotate_key(role, "the owner", lifetimes, Recover::Yes, now).await.unwrap();
+    }
+    eventually("the honest policy", async || {
+        status(&client).await.policy.is_some_and(|policy| policy.digest == honest.digest)
+    })
+    .await;
+    assert_eq!(serial(&status(&client).await), stolen.serial, "or this shows nothing");
+    assert_eq!(may_alice_read(&client).await.unwrap().result.unwrap().decision(), v1::Decision::Allowed);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -91,7 +91,15 @@ pub struct RemoteUpdater {
     mirrors: Vec<Mirror>,
     /// The newest metadata that was verified, whoever brought it: the high-water mark of all mirrors.
     latest: Option<Metadata>,
-    active: Option<Arc<Publication>>,
+    active: Option<Active>,
+}
+
+/// What decides.
+#[derive(Debug)]
+struct Active {
+    publication: Arc<Publication>,
+    /// A root that ends the keys of publications may begin their count again, so the number alone does not tell.
+    bundle_sha256: String,
 }
 
 /// A source, and what it said last.
@@ -281,9 +289,10 @@ impl RemoteUpdater {
             return Err(Failure::new("metadata", &"nothing has been published there yet"));
         };
         if let Some(active) = &self.active
-            && active.serial == publication.serial
+            && active.publication.serial == publication.serial
+            && active.bundle_sha256 == publication.bundle_sha256
         {
-            active.lease.renew(now, publication.expires);
+            active.publication.lease.renew(now, publication.expires);
             return Ok(());
         }
         let bundle = timeout(PATIENCE, self.bring(&client, &publication))
@@ -377,16 +386,16 @@ impl RemoteUpdater {
             lease: Lease::new(confirmed, found.expires, self.settings.max_age),
         });
         self.activator.activate(bundle.policy, Some(Arc::clone(&publication)));
-        self.active = Some(publication);
+        self.active = Some(Active { publication, bundle_sha256: found.bundle_sha256.clone() });
     }
 
     fn tell_lease(&self) {
-        if let Some(active) = &self.active {
-            let now = self.activator.clock.now();
+        if let Some(Active { publication, .. }) = &self.active {
+            let (now, lease) = (self.activator.clock.now(), &publication.lease);
             self.activator.metrics.lease(
-                active.lease.confirmed().as_second(),
-                active.lease.expires().as_second(),
-                active.lease.freshness(now),
+                lease.confirmed().as_second(),
+                lease.expires().as_second(),
+                lease.freshness(now),
             );
         }
     }
