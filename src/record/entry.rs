@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use crate::authorizer::{Answer, Authorizer};
 use crate::model::{AgentContext, CheckRequest, Decision, Freshness, Undecided};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{ActiveSnapshot, Snapshot};
 
 use super::queue::Recorder;
 use super::render::Shown;
@@ -87,7 +87,8 @@ pub struct Notes<'r> {
     at: Timestamp,
     nanos: u64,
     freshness: Freshness,
-    pub(super) items: SmallVec<[Item; 1]>,
+    snapshot: Option<Arc<Snapshot>>,
+    items: SmallVec<[Item; 1]>,
 }
 
 // === impls ===
@@ -113,8 +114,14 @@ impl<'r> Notes<'r> {
             at: Timestamp::UNIX_EPOCH,
             nanos: 0,
             freshness: Freshness::Fresh,
+            snapshot: None,
             items: SmallVec::new(),
         }
+    }
+
+    /// Notes by which policy.
+    pub fn under(&mut self, active: &ActiveSnapshot) {
+        self.snapshot = active.keep();
     }
 
     /// Decides, and notes when and how long it took.
@@ -152,17 +159,17 @@ impl<'r> Notes<'r> {
     }
 
     /// Hands everything that was noted to the writer.
-    pub async fn keep(
+    pub async fn keep<C: Call + 'static>(
         self,
-        call: impl Call + 'static,
-        snapshot: Option<Arc<Snapshot>>,
+        call: impl FnOnce() -> C,
         trace: TraceIds,
         transport: &'static str,
     ) {
-        let Self { recorder, items, .. } = self;
+        let Self { recorder, snapshot, items, .. } = self;
         if items.is_empty() {
             return;
         }
+        let call = call();
         let batch_id = call.batch_items().map(|_| recorder.batch_id());
         let bytes = call.bytes().saturating_add(items.len().saturating_mul(size_of::<Item>()));
         let call: Box<dyn Call> = Box::new(call);

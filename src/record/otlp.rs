@@ -112,7 +112,8 @@ impl Maker {
             let trace = TraceId::from_bytes(entry.trace.trace.to_be_bytes());
             record.set_trace_context(trace, SpanId::from_bytes(entry.trace.span.to_be_bytes()), Some(flags));
         }
-        let mut add = |key: &'static str, value: AnyValue| record.add_attribute(Key::from_static_str(key), value);
+        let mut add =
+            |key: &'static str, value: AnyValue| record.add_attribute(Key::from_static_str(key), value);
         add(attributes::DECISION, outcome.name().into());
         match &item.outcome {
             Ok(answer) => {
@@ -125,7 +126,10 @@ impl Maker {
                             snapshot.policy.role_assignment_id(grant).into(),
                         ),
                         Decision::Denied(hit) => {
-                            add(attributes::DENY_ASSIGNMENT_ID, snapshot.policy.deny_assignment_id(hit).into());
+                            add(
+                                attributes::DENY_ASSIGNMENT_ID,
+                                snapshot.policy.deny_assignment_id(hit).into(),
+                            );
                         }
                         Decision::NotAllowed(_) => {}
                     }
@@ -294,9 +298,8 @@ impl Sender {
             }
         };
         exporter.set_resource(&resource());
-        let scope = InstrumentationScope::builder(names::SCOPE_NAME)
-            .with_version(env!("CARGO_PKG_VERSION"))
-            .build();
+        let scope =
+            InstrumentationScope::builder(names::SCOPE_NAME).with_version(env!("CARGO_PKG_VERSION")).build();
         Ok(Self { exporter, scope, on, failing: false })
     }
 

@@ -260,7 +260,8 @@ impl Queue {
     }
 
     fn wake(&self, in_any_case: bool) {
-        let asleep = self.wake.asleep.load(Ordering::SeqCst) && self.wake.asleep.swap(false, Ordering::SeqCst);
+        let asleep =
+            self.wake.asleep.load(Ordering::SeqCst) && self.wake.asleep.swap(false, Ordering::SeqCst);
         if (asleep || in_any_case)
             && let Some(writer) = self.wake.writer.get()
         {

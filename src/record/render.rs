@@ -3,9 +3,7 @@
 use std::fmt;
 
 use crate::authorizer::Answer;
-use crate::model::{
-    AttributeBag, Decision, Freshness, OwnedValue, Step, StepKind, Undecided, Value, Why,
-};
+use crate::model::{AttributeBag, Decision, Freshness, OwnedValue, Step, StepKind, Undecided, Value, Why};
 use crate::snapshot::Snapshot;
 
 use super::entry::{Entry, Item};

@@ -102,8 +102,7 @@ impl Records {
         let tally = Tally::bind(metrics, &settings.sinks, candidate.is_some());
         let share = candidate.as_ref().map_or(0.0, |(_, share)| *share);
         let bound = (settings.queue, settings.queue_bytes);
-        let recorder =
-            Recorder::new(bound, settings.when_full, settings.keep, share, tally, metrics.depth());
+        let recorder = Recorder::new(bound, settings.when_full, settings.keep, share, tally, metrics.depth());
         let (mut stream, mut file, mut sender) = (None, None, None);
         for sink in settings.sinks {
             match sink {
