@@ -275,10 +275,11 @@ impl Bound {
             activations: activations.clone(),
             drain: drain.clone(),
         };
+        let recorder = records.as_ref().map(Records::recorder);
         let api = |transport| {
             let tracer = traces.as_ref().map(Traces::tracer);
             AuthorizationApi::new(authorizer.clone(), config.grpc, transport, &metrics, feed.clone(), tracer)
-                .with_records(records.as_ref().map(Records::recorder))
+                .with_records(recorder.clone())
         };
 
         tracing::info!(version = VERSION, commit = COMMIT, "postern");

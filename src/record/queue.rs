@@ -145,7 +145,8 @@ impl Queue {
         let held = self.held.inc_by(records);
         let had = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         if !oldest && (held >= self.max_held || had >= self.max_bytes) {
-            self.release(records, bytes);
+            // Nothing became free, so nobody is told: those who wait would wake each other for ever.
+            self.uncount(records, bytes);
             return Err(entry);
         }
         let pushed = if oldest {
@@ -159,7 +160,7 @@ impl Queue {
             self.slots.push(entry)
         };
         if let Err(entry) = pushed {
-            self.release(records, bytes);
+            self.uncount(records, bytes);
             return Err(entry);
         }
         let half = self.max_held / 2;
@@ -182,7 +183,8 @@ impl Queue {
                 Err(entry) => waiting.entry = Some(entry),
             }
             self.wake(true);
-            if timeout_at(deadline, space).await.is_err() {
+            // The time is looked at even when there is room again and again for somebody else.
+            if timeout_at(deadline, space).await.is_err() || Instant::now() >= deadline {
                 return;
             }
         }
@@ -220,11 +222,15 @@ impl Queue {
 
     /// What waited does so no more.
     pub(super) fn release(&self, records: i64, bytes: i64) {
-        self.held.dec_by(records);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.uncount(records, bytes);
         if matches!(self.when_full, WhenFull::Block(_)) {
             self.space.notify_waiters();
         }
+    }
+
+    fn uncount(&self, records: i64, bytes: i64) {
+        self.held.dec_by(records);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// An entry is lost that was counted.
