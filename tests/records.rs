@@ -135,9 +135,11 @@ struct Point {
 }
 
 impl Point {
-    async fn start(settings: Option<RecordSettings>, policy: Policy) -> Self {
+    async fn start(settings: Option<RecordSettings>, policy: impl Into<Option<Policy>>) -> Self {
         let (mut writer, reader) = cell();
-        writer.activate(policy, 0, Timestamp::UNIX_EPOCH);
+        if let Some(policy) = policy.into() {
+            writer.activate(policy, 0, Timestamp::UNIX_EPOCH);
+        }
         let clock = Clock::manual(Timestamp::UNIX_EPOCH);
         let metrics = Metrics::new("", "");
         let cache = CacheSettings { policy: CachePolicy::Off, max_bytes: 0 };
@@ -198,12 +200,6 @@ async fn every_field_of_every_outcome() {
     let dir = tempfile::tempdir().unwrap();
     let (path, sink) = file(&dir);
     let mut sidecar = Sidecar::start(&["--records", &sink]).await;
-    write_unknown_hierarchy(sidecar.policy.path());
-    let admin = sidecar.admin();
-    eventually("the reload", async || {
-        sum(&http(admin, "/metrics").await.1, "postern_policy_generation", &[]) == 2
-    })
-    .await;
     let mut client = AuthorizationServiceClient::new(sidecar.uds().await);
     let mut allowed = request(ALICE, GET_SECRET, &vault("app"));
     allowed.request_id = "r-1".into();
@@ -231,13 +227,19 @@ async fn every_field_of_every_outcome() {
     let answer = client.check(traced).await.unwrap().into_inner();
     client.check(request(ALICE, DELETE, &vault("locked"))).await.unwrap();
     client.check(request(BOB, READ, &vault("app"))).await.unwrap();
+    write_unknown_hierarchy(sidecar.policy.path());
+    let admin = sidecar.admin();
+    eventually("the reload", async || {
+        sum(&http(admin, "/metrics").await.1, "postern_policy_generation", &[]) == 2
+    })
+    .await;
     client.check(request(BOB, WRITE, &vault("app"))).await.unwrap_err();
     // Malformed: nothing is decided, so nothing is recorded.
     client.check(request("", READ, &vault("app"))).await.unwrap_err();
     let batch = v1::BatchCheckRequest {
         subject: request(ALICE, "", "").subject,
         items: vec![
-            v1::BatchCheckItem { subject: None, ..item("", READ, &vault("app")) },
+            v1::BatchCheckItem { subject: None, ..item("", READ, "/") },
             item(BOB, "no action", &vault("app")),
             item(BOB, WRITE, &vault("app")),
         ],
@@ -252,8 +254,13 @@ async fn every_field_of_every_outcome() {
     let all = records(&path);
     assert_eq!(all.len(), 6, "{all:#?}");
     let digest = answer.policy.unwrap().digest;
-    let identity = json!({"serial": 0, "digest": digest, "generation": 2, "freshness": "fresh"});
-    for record in &all {
+    for (position, record) in all.iter().enumerate() {
+        let identity = if position < 3 {
+            json!({"serial": 0, "digest": digest, "generation": 1, "freshness": "fresh"})
+        } else {
+            let digest = &all[3]["policy"]["digest"];
+            json!({"serial": 0, "digest": digest, "generation": 2, "freshness": "fresh"})
+        };
         record["time"].as_str().unwrap().parse::<Timestamp>().unwrap();
         assert!(record["duration_ns"].is_u64());
         assert_eq!(record["policy"], identity);
@@ -320,9 +327,12 @@ async fn every_field_of_every_outcome() {
         without(&all[4], &["batch_id"]),
         json!({
             "request_id": "b-1", "method": "BatchCheck", "batch_index": 0, "batch_items": 3,
-            "request": asked(ALICE, READ, "app"), "decision": "Allowed", "reason_code": "ROLE_ASSIGNMENT",
-            "role_assignment_id": role_assignment_id(), "role_definition_id": role_definition_id(),
-            "cached": false,
+            "request": {
+                "subject": {"principal_id": ALICE},
+                "action": {"name": READ, "data_action": false},
+                "resource": {"scope": "/"},
+            },
+            "decision": "NotAllowed", "reason_code": "NO_ROLE_ASSIGNMENT", "cached": false,
         })
     );
     assert_eq!(
@@ -1142,21 +1152,18 @@ async fn replay_groups_by_assignment_and_leaves_nothing_unsaid() {
 
 // === the candidate ===
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_candidate_is_asked_beside_and_only_differences_are_recorded() {
+/// Asks four questions beside which all are asked of a candidate. Gives what it said, by the metric, and the records.
+async fn beside(candidate: &Path) -> ([u64; 4], Vec<Value>) {
     let dir = tempfile::tempdir().unwrap();
     let (path, sink) = file(&dir);
-    let candidate = policy();
-    revoke_alice(candidate.path());
-    write_unknown_hierarchy(candidate.path());
     let arguments =
         ["--records", &sink, "--records-keep", "none", "--candidate-share", "100%", "--candidate"];
-    let arguments = [&arguments[..], &[candidate.path().to_str().unwrap()]].concat();
+    let arguments = [&arguments[..], &[candidate.to_str().unwrap()]].concat();
     let mut sidecar = Sidecar::start(&arguments).await;
     let mut client = AuthorizationServiceClient::new(sidecar.uds().await);
     client.check(request(ALICE, READ, &vault("app"))).await.unwrap();
-    client.check(request(BOB, READ, &vault("app"))).await.unwrap();
-    let items = vec![item(BOB, WRITE, &vault("app")), item(BOB, READ, &vault("app"))];
+    client.check(request(BOB, READ, "/")).await.unwrap();
+    let items = vec![item(BOB, READ, "/"), item(ALICE, READ, &vault("app"))];
     client.batch_check(v1::BatchCheckRequest { items, ..Default::default() }).await.unwrap();
     let admin = sidecar.admin();
     eventually("all are compared", async || {
@@ -1164,26 +1171,43 @@ async fn a_candidate_is_asked_beside_and_only_differences_are_recorded() {
     })
     .await;
     let text = metrics(admin);
-    let outcome = |outcome| sum(&text, "postern_candidate_checks_total", &[("outcome", outcome)]);
-    assert_eq!((outcome("same"), outcome("different"), outcome("undecided"), outcome("lost")), (2, 1, 1, 0));
+    let said = ["same", "different", "undecided", "lost"]
+        .map(|outcome| sum(&text, "postern_candidate_checks_total", &[("outcome", outcome)]));
     drop(client);
     sidecar.begin_drain();
     sidecar.ended().await.unwrap();
-    let all = records(&path);
-    assert_eq!(all.len(), 2, "{all:#?}");
-    assert!(all.iter().all(|record| record["kind"] == "difference"));
+    (said, records(&path))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_candidate_is_asked_beside_and_only_differences_are_recorded() {
+    let same = policy();
+    assert_eq!(beside(same.path()).await, ([4, 0, 0, 0], Vec::new()));
+
+    let revoked = policy();
+    revoke_alice(revoked.path());
+    let (said, all) = beside(revoked.path()).await;
+    assert_eq!((said, all.len()), ([2, 2, 0, 0], 2), "{all:#?}");
+    let record = &all[0];
     assert_eq!(
-        (&all[0]["decision"], &all[0]["role_assignment_id"]),
-        (&json!("Allowed"), &json!(role_assignment_id()))
+        (&record["kind"], &record["decision"], &record["role_assignment_id"]),
+        (&json!("difference"), &json!("Allowed"), &json!(role_assignment_id()))
     );
-    let said = &all[0]["candidate"];
+    assert_eq!(record["request"]["subject"]["principal_id"], ALICE);
+    let said = &record["candidate"];
     assert_eq!(
         (&said["decision"], &said["reason_code"]),
         (&json!("NotAllowed"), &json!("NO_ROLE_ASSIGNMENT"))
     );
-    assert_eq!(said["policy"]["digest"], policy_of(candidate.path()).digest());
-    assert_ne!(said["policy"]["digest"], all[0]["policy"]["digest"]);
-    assert_eq!((&all[1]["batch_index"], &all[1]["candidate"]["decision"]), (&json!(0), &json!("Undecided")));
+    assert_eq!(said["policy"]["digest"], policy_of(revoked.path()).digest());
+    assert_ne!(said["policy"]["digest"], record["policy"]["digest"]);
+    assert_eq!((&all[1]["method"], &all[1]["batch_index"]), (&json!("BatchCheck"), &json!(1)));
+
+    let unclear = policy();
+    write_unknown_hierarchy(unclear.path());
+    let (said, all) = beside(unclear.path()).await;
+    assert_eq!((said, all.len()), ([2, 0, 2, 0], 2), "{all:#?}");
+    assert_eq!(all[1]["candidate"]["reason_code"], "UNKNOWN_HIERARCHY");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -1215,11 +1239,17 @@ async fn a_bad_candidate_or_path_fails_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_decided_before_there_was_a_policy_is_recorded_as_undecided() {
+async fn the_policy_that_decided_is_let_go_with_its_records() {
     let dir = tempfile::tempdir().unwrap();
     let (path, sink) = file(&dir);
     let policy = policy();
-    let mut point = Point::start(Some(settings(&["--records", &sink])), policy_of(policy.path())).await;
+    let mut point = Point::start(Some(settings(&["--records", &sink])), None).await;
+    // Before there is one.
+    point.check(request(ALICE, READ, &vault("app"))).await.unwrap_err();
+    let items = vec![item(ALICE, READ, "/"), item(BOB, READ, "/")];
+    let batch = v1::BatchCheckRequest { items, ..Default::default() };
+    point.client.clone().batch_check(batch).await.unwrap_err();
+    point.writer.activate(policy_of(policy.path()), 1, Timestamp::UNIX_EPOCH);
     point.check(request(ALICE, READ, &vault("app"))).await.unwrap();
     // The policy of before is let go as soon as its records are written.
     let weak = {
@@ -1230,7 +1260,10 @@ async fn what_decided_before_there_was_a_policy_is_recorded_as_undecided() {
     eventually("the old policy is let go", async || weak.strong_count() == 0).await;
     point.check(request(ALICE, READ, &vault("app"))).await.unwrap();
     point.end().await;
-    let serials: Vec<Value> =
-        records(&path).iter().map(|record| record["policy"]["serial"].clone()).collect();
-    assert_eq!(serials, [0, 7]);
+    let all = records(&path);
+    let serials: Vec<Value> = all.iter().map(|record| record["policy"]["serial"].clone()).collect();
+    assert_eq!(serials, [json!(null), json!(null), json!(1), json!(7)]);
+    assert!(all[..2].iter().all(|record| record["reason_code"] == "NO_POLICY"));
+    // A batch that nothing could be decided of is one refusal, and one record.
+    assert_eq!((&all[1]["batch_items"], all[1].get("request")), (&json!(2), None));
 }
