@@ -240,7 +240,7 @@ async fn every_field_of_every_outcome() {
         subject: request(ALICE, "", "").subject,
         items: vec![
             v1::BatchCheckItem { subject: None, ..item("", READ, "/") },
-            item(BOB, "no action", &vault("app")),
+            item(BOB, "*", &vault("app")),
             item(BOB, WRITE, &vault("app")),
         ],
         request_id: "b-1".into(),

@@ -198,7 +198,7 @@ impl Open {
     fn at(path: &Path) -> io::Result<Self> {
         let mut file = OpenOptions::new().append(true).create(true).open(path)?;
         let metadata = file.metadata()?;
-        let mut length = metadata.is_file().then(|| metadata.len());
+        let mut length = metadata.is_file().then_some(metadata.len());
         if let Some(length) = &mut length
             && *length > 0
             && !ends_in_line_break(path)?

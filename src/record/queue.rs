@@ -103,7 +103,7 @@ impl Recorder {
         let kept = match self.0.keep.of(outcome) {
             Keep::All => true,
             Keep::None => false,
-            Keep::OneIn(of) => chance() % u64::from(of) == 0,
+            Keep::OneIn(of) => chance().is_multiple_of(u64::from(of)),
         };
         if !kept {
             self.0.tally.not_kept(outcome);
@@ -135,6 +135,7 @@ impl Recorder {
 
 impl Queue {
     /// There is room until there is none: the last entry may be a batch and go beyond the bound.
+    #[expect(clippy::result_large_err, reason = "it goes back to its owner; a box would cost every record")]
     fn try_push(&self, entry: Entry) -> Result<(), Entry> {
         if self.closed.load(Ordering::Acquire) {
             self.tally.lost_entry(&entry, Loss::Shutdown);
@@ -316,7 +317,7 @@ mod tests {
 
     #[test]
     fn one_in_so_many() {
-        let kept = (0..1_000_000).filter(|_| chance() % 100 == 0).count();
+        let kept = (0..1_000_000).filter(|_| chance().is_multiple_of(100)).count();
         // Ten standard deviations.
         assert!((9_000..11_000).contains(&kept), "{kept}");
     }
