@@ -21,10 +21,11 @@ use tonic::transport::server::TcpIncoming;
 use crate::authorizer::Authorizer;
 use crate::cli;
 use crate::clock::Clock;
-use crate::config::{Config, PolicySource};
+use crate::config::{CandidateSettings, Config, PolicySource};
 use crate::drain::{Drain, Signals};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
+use crate::record::{self, Candidate, Records};
 use crate::server::admin::{self, AdminState};
 use crate::server::grpc::{self, AuthorizationApi};
 use crate::server::health::Health;
@@ -33,7 +34,7 @@ use crate::server::status::PolicyFeed;
 use crate::server::{Addresses, Transport};
 use crate::snapshot;
 use crate::source::activate::Activator;
-use crate::source::dir::{Refused, Updater};
+use crate::source::dir::{self, Refused, Updater};
 use crate::source::remote::{RemoteUpdater, StartError};
 use crate::telemetry::{LogFormat, Traces, TracesError, init_logs};
 
@@ -59,6 +60,12 @@ pub enum RunError {
     /// The reflection service.
     #[error("the reflection service cannot be built: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The decision log.
+    #[error(transparent)]
+    Records(#[from] record::StartError),
+    /// The policy that is asked beside.
+    #[error("the candidate is refused")]
+    Candidate(Refused),
     /// What publications are verified by, or where they are kept.
     #[error(transparent)]
     Source(#[from] StartError),
@@ -163,6 +170,18 @@ fn run(config: Config) -> Result<(), RunError> {
     outcome
 }
 
+/// The policy that is asked beside, read and checked as the live one.
+async fn candidate(config: &Config, settings: CandidateSettings) -> Result<(Candidate, f64), RunError> {
+    let CandidateSettings { path, share } = settings;
+    let options = config.load;
+    let loaded = tokio::task::spawn_blocking(move || dir::load(&path, options)).await;
+    let loaded =
+        loaded.map_err(|error| RunError::Stopped { task: "candidate", reason: error.to_string() })?;
+    let policy = loaded.map_err(RunError::Candidate)?.policy;
+    tracing::info!(digest = policy.digest(), share, "a candidate is asked beside");
+    Ok((Candidate::new(policy), share))
+}
+
 /// One thread needs no scheduler that steals work.
 fn serving_runtime(workers: usize) -> io::Result<runtime::Runtime> {
     if workers == 1 {
@@ -217,6 +236,14 @@ impl Bound {
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), RunError> {
         let Self { addresses, config, admin, tcp, uds, admin_listener, traces, readiness } = self;
         let metrics = Metrics::new(VERSION, COMMIT);
+        let candidate = match config.candidate.clone() {
+            Some(settings) => Some(candidate(&config, settings).await?),
+            None => None,
+        };
+        let records = match config.records.clone() {
+            Some(settings) => Some(Records::start(settings, candidate, &metrics.records(), &admin.handle)?),
+            None => None,
+        };
         let (writer, reader) = snapshot::cell();
         let clock = Clock::system();
         let authorizer =
@@ -248,9 +275,11 @@ impl Bound {
             activations: activations.clone(),
             drain: drain.clone(),
         };
+        let recorder = records.as_ref().map(Records::recorder);
         let api = |transport| {
             let tracer = traces.as_ref().map(Traces::tracer);
             AuthorizationApi::new(authorizer.clone(), config.grpc, transport, &metrics, feed.clone(), tracer)
+                .with_records(recorder.clone())
         };
 
         tracing::info!(version = VERSION, commit = COMMIT, "postern");
@@ -350,6 +379,9 @@ impl Bound {
         }
         servers.abort_all();
         tasks.abort_all();
+        if let Some(records) = records {
+            let _written = tokio::task::spawn_blocking(move || records.shutdown(FLUSH)).await;
+        }
         if let Some(traces) = traces {
             // On a thread of the runtime this would starve its own export.
             let _sent = tokio::task::spawn_blocking(move || traces.shutdown(FLUSH)).await;
@@ -426,9 +458,13 @@ impl RunError {
     fn tell(&self, format: LogFormat) {
         match (self, format) {
             (Self::Policy(refused), LogFormat::Text) => cli::print_refused(refused),
+            (Self::Candidate(refused), LogFormat::Text) => {
+                cli::print_refused(refused);
+                cli::print_error(self);
+            }
             (error, LogFormat::Text) => cli::print_error(error),
             (error, LogFormat::Json) => {
-                if let Self::Policy(refused) = error {
+                if let Self::Policy(refused) | Self::Candidate(refused) = error {
                     for problem in &refused.problems {
                         tracing::error!("{problem}");
                     }

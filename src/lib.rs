@@ -55,6 +55,7 @@ pub mod pim;
 pub mod policy;
 pub mod proto;
 pub mod readiness;
+pub mod record;
 pub mod repository;
 pub mod server;
 pub mod snapshot;

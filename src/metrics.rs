@@ -30,6 +30,7 @@ pub struct Metrics {
     batch_items: Counter,
     queries: Family<QueryLabels, Counter>,
     policy: PolicyMetrics,
+    records: RecordMetrics,
     cache_entries: Gauge,
     cache_bytes: Gauge,
 }
@@ -100,6 +101,39 @@ struct StateLabels {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
     kind: &'static str,
+}
+
+/// What the recorder counts. Every label is a closed set: kinds, reasons, outcomes and sinks.
+#[derive(Clone, Debug, Default)]
+pub struct RecordMetrics {
+    written: Family<WrittenLabels, Counter>,
+    lost: Family<LostLabels, Counter>,
+    not_kept: Family<OutcomeLabels, Counter>,
+    depth: Gauge,
+    candidate: Family<CandidateLabels, Counter>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WrittenLabels {
+    sink: &'static str,
+    kind: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LostLabels {
+    kind: &'static str,
+    reason: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CandidateLabels {
+    outcome: &'static str,
 }
 
 /// A policy as the metrics tell it.
@@ -209,6 +243,8 @@ impl Metrics {
             "1 for the state of the active publication at the last look: fresh, stale or expired",
             policy.freshness.clone(),
         );
+        let records = RecordMetrics::default();
+        records.register(&mut registry);
         Self {
             registry: Arc::new(registry),
             checks,
@@ -217,6 +253,7 @@ impl Metrics {
             batch_items,
             queries,
             policy,
+            records,
             cache_entries,
             cache_bytes,
         }
@@ -252,6 +289,11 @@ impl Metrics {
         self.policy.clone()
     }
 
+    /// What the recorder counts.
+    pub fn records(&self) -> RecordMetrics {
+        self.records.clone()
+    }
+
     /// The size of the cache, read when somebody looks.
     pub fn set_cache_size(&self, entries: u64, bytes: u64) {
         self.cache_entries.set(signed(entries));
@@ -263,6 +305,57 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+}
+
+impl RecordMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "postern_records_written",
+            "Records that a sink has taken, by sink and kind: decision, or difference of the candidate",
+            self.written.clone(),
+        );
+        registry.register("postern_records_lost", "Records that were lost, by reason", self.lost.clone());
+        registry.register(
+            "postern_records_not_kept",
+            "Decisions that the rules of records-keep leave out",
+            self.not_kept.clone(),
+        );
+        registry.register(
+            "postern_record_queue_depth",
+            "Records that wait to be written",
+            self.depth.clone(),
+        );
+        registry.register(
+            "postern_candidate_checks",
+            "Checks that were asked again of the candidate policy",
+            self.candidate.clone(),
+        );
+    }
+
+    /// The counter of one sink and kind.
+    pub fn written(&self, sink: &'static str, kind: &'static str) -> Counter {
+        self.written.get_or_create_owned(&WrittenLabels { sink, kind })
+    }
+
+    /// The counter of one kind, reason and outcome.
+    pub fn lost(&self, kind: &'static str, reason: &'static str, outcome: &'static str) -> Counter {
+        self.lost.get_or_create_owned(&LostLabels { kind, reason, outcome })
+    }
+
+    /// The counter of what the rules leave out.
+    pub fn not_kept(&self, outcome: &'static str) -> Counter {
+        self.not_kept.get_or_create_owned(&OutcomeLabels { outcome })
+    }
+
+    /// What waits. The recorder counts with this very number, so it is exact whenever somebody looks.
+    pub fn depth(&self) -> Gauge {
+        self.depth.clone()
+    }
+
+    /// The counter of what the candidate said.
+    pub fn candidate(&self, outcome: &'static str) -> Counter {
+        self.candidate.get_or_create_owned(&CandidateLabels { outcome })
     }
 }
 

@@ -56,9 +56,10 @@ const TABLE: &[Row] = &[
         ],
     ),
     (4, "authorizer", &["model", "clock", "metrics", "agent", "policy", "snapshot", "cache"]),
-    (5, "proto", &[]),
+    (5, "record", &["model", "clock", "metrics", "telemetry", "policy", "snapshot", "cache", "authorizer"]),
+    (6, "proto", &[]),
     (
-        5,
+        6,
         "server",
         &[
             "model",
@@ -72,11 +73,12 @@ const TABLE: &[Row] = &[
             "cache",
             "source",
             "authorizer",
+            "record",
             "proto",
         ],
     ),
     (
-        6,
+        7,
         "config",
         &[
             "model",
@@ -88,11 +90,12 @@ const TABLE: &[Row] = &[
             "cache",
             "source",
             "authorizer",
+            "record",
             "server",
         ],
     ),
     (
-        6,
+        7,
         "cli",
         &[
             "model",
@@ -109,13 +112,14 @@ const TABLE: &[Row] = &[
             "cache",
             "source",
             "authorizer",
+            "record",
             "proto",
             "server",
             "config",
         ],
     ),
     (
-        7,
+        8,
         "app",
         &[
             "model",
@@ -130,6 +134,7 @@ const TABLE: &[Row] = &[
             "cache",
             "source",
             "authorizer",
+            "record",
             "proto",
             "server",
             "config",

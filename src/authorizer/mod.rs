@@ -157,8 +157,13 @@ impl Authorizer {
         self.clock.now()
     }
 
+    /// As [`Authorizer::check`], at a time that the caller knows: what is recorded, or asked again later.
+    ///
+    /// # Errors
+    ///
+    /// As [`Authorizer::check`].
     #[inline]
-    fn check_at(
+    pub fn check_at(
         &self,
         snapshot: &Snapshot,
         request: &CheckRequest<'_>,

@@ -21,12 +21,14 @@ use crate::metrics::{CheckLabels, Metrics, QueryLabels};
 use crate::model::{Action, Freshness, Plane, ReasonCode, Scope, Undecided};
 use crate::proto::v1;
 use crate::proto::v1::authorization_service_server::{AuthorizationService, AuthorizationServiceServer};
+use crate::record::{Notes, Recorder};
 use crate::snapshot::Snapshot;
 
 use super::Transport;
 use super::convert::{self, Asked};
 use super::explain::{self, Unanswered};
 use super::health::Health;
+use super::record::{BatchCall, CheckCall, trace_ids};
 use super::status::{PolicyFeed, Watched};
 use super::trace::{CallSpan, Method, Tracing};
 
@@ -51,6 +53,9 @@ pub struct AuthorizationApi {
     feed: PolicyFeed,
     /// `None` where nobody receives traces: then nothing of them is on the path.
     tracing: Option<Tracing>,
+    /// `None` where nobody asked for records: then nothing of them is on the path.
+    records: Option<Recorder>,
+    transport: &'static str,
 }
 
 /// What explains and lists, beside the checks.
@@ -104,13 +109,21 @@ impl AuthorizationApi {
             queries: Queries::new(metrics, transport),
             feed,
             tracing: tracer.map(Tracing::new),
+            records: None,
+            transport: transport.name(),
         }
+    }
+
+    /// The same, recording what it decides.
+    pub fn with_records(self, records: Option<Recorder>) -> Self {
+        Self { records, ..self }
     }
 
     fn check_now(
         &self,
         wire: &v1::CheckRequest,
         mut span: Option<&mut CallSpan>,
+        mut notes: Option<&mut Notes<'_>>,
     ) -> Result<v1::CheckResponse, Status> {
         let asked = convert::check_request(wire).map_err(|violations| {
             self.counters.invalid.inc();
@@ -120,26 +133,44 @@ impl AuthorizationApi {
             violations.into_status()
         })?;
         let active = self.authorizer.snapshot();
+        if let Some(notes) = notes.as_deref_mut() {
+            notes.under(&active);
+        }
         let outcome = match active.get() {
-            Some(snapshot) => self.decide(snapshot, &asked).map(|answer| (snapshot, answer)),
-            None => Err(self.counters.count_undecided(Undecided::NoPolicy)),
+            Some(snapshot) => {
+                self.decide(snapshot, &asked, notes.as_deref_mut()).map(|answer| (snapshot, answer))
+            }
+            None => {
+                if let Some(notes) = notes.take() {
+                    notes.no_policy(&self.authorizer);
+                }
+                Err(self.counters.count_undecided(Undecided::NoPolicy))
+            }
         };
         match outcome {
             Ok((snapshot, answer)) => {
                 if let Some(span) = span {
                     span.answered(&wire.request_id, &asked.request, snapshot, &answer);
                 }
-                Ok(v1::CheckResponse {
+                let response = v1::CheckResponse {
                     result: Some(convert::result(snapshot, &asked, &answer)),
                     policy: Some(convert::identity(&self.authorizer, snapshot)),
                     request_id: wire.request_id.clone(),
-                })
+                };
+                if let Some(notes) = notes {
+                    notes.decided(None, Ok(answer));
+                }
+                Ok(response)
             }
             Err(undecided) => {
                 if let Some(span) = span {
                     span.undecided(&wire.request_id, &asked.request, active.get(), &undecided);
                 }
-                Err(convert::undecided_status(&undecided))
+                let status = convert::undecided_status(&undecided);
+                if let Some(notes) = notes {
+                    notes.decided(None, Err(undecided));
+                }
+                Err(status)
             }
         }
     }
@@ -148,6 +179,7 @@ impl AuthorizationApi {
         &self,
         wire: &v1::BatchCheckRequest,
         mut span: Option<&mut CallSpan>,
+        mut notes: Option<&mut Notes<'_>>,
     ) -> Result<v1::BatchCheckResponse, Status> {
         let batch = convert::batch(wire, self.max_batch_items).map_err(|error| {
             self.counters.invalid.inc();
@@ -162,15 +194,27 @@ impl AuthorizationApi {
             span.batch(&wire.request_id, active.get(), wire.items.len());
         }
         let Some(snapshot) = active.get() else {
+            if let Some(notes) = notes {
+                notes.no_policy(&self.authorizer);
+            }
             return Err(convert::undecided_status(&self.counters.count_undecided(Undecided::NoPolicy)));
         };
+        if let Some(notes) = notes.as_deref_mut() {
+            notes.under(&active);
+        }
         self.counters.batch_items.inc_by(u64::try_from(wire.items.len()).unwrap_or(u64::MAX));
         let results = wire
             .items
             .iter()
             .enumerate()
             .map(|(index, item)| v1::BatchCheckItemResult {
-                outcome: Some(self.item(snapshot, &batch, index, item, span.as_deref_mut())),
+                outcome: Some(self.item(
+                    snapshot,
+                    &batch,
+                    (index, item),
+                    span.as_deref_mut(),
+                    notes.as_deref_mut(),
+                )),
             })
             .collect();
         Ok(v1::BatchCheckResponse {
@@ -185,9 +229,9 @@ impl AuthorizationApi {
         &self,
         snapshot: &Snapshot,
         batch: &convert::Batch<'a>,
-        index: usize,
-        item: &'a v1::BatchCheckItem,
+        (index, item): (usize, &'a v1::BatchCheckItem),
         span: Option<&mut CallSpan>,
+        mut notes: Option<&mut Notes<'_>>,
     ) -> v1::batch_check_item_result::Outcome {
         use v1::batch_check_item_result::Outcome;
 
@@ -198,18 +242,32 @@ impl AuthorizationApi {
                 return Outcome::Error(violations.into_item());
             }
         };
-        let outcome = self.decide(snapshot, &asked);
+        let outcome = self.decide(snapshot, &asked, notes.as_deref_mut());
         if let Some(span) = span {
             span.item(index, &asked.request, snapshot, outcome.as_ref());
         }
-        match outcome {
-            Ok(answer) => Outcome::Result(convert::result(snapshot, &asked, &answer)),
-            Err(undecided) => Outcome::Error(convert::undecided_item(&undecided)),
+        let told = match &outcome {
+            Ok(answer) => Outcome::Result(convert::result(snapshot, &asked, answer)),
+            Err(undecided) => Outcome::Error(convert::undecided_item(undecided)),
+        };
+        if let Some(notes) = notes {
+            notes.decided(Some(index), outcome);
         }
+        told
     }
 
-    fn decide(&self, snapshot: &Snapshot, asked: &Asked<'_>) -> Result<Answer, Undecided> {
-        match self.authorizer.check(snapshot, &asked.request, asked.agent.as_ref()) {
+    fn decide(
+        &self,
+        snapshot: &Snapshot,
+        asked: &Asked<'_>,
+        notes: Option<&mut Notes<'_>>,
+    ) -> Result<Answer, Undecided> {
+        let agent = asked.agent.as_ref();
+        let outcome = match notes {
+            None => self.authorizer.check(snapshot, &asked.request, agent),
+            Some(notes) => notes.decide(&self.authorizer, snapshot, &asked.request, agent),
+        };
+        match outcome {
             Ok(answer) => {
                 self.counters.count(asked.request.plane, &answer);
                 Ok(answer)
@@ -399,7 +457,15 @@ impl AuthorizationService for AuthorizationApi {
 
     async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
         let mut span = self.tracing.as_ref().map(|tracing| tracing.start(Method::Check, request.metadata()));
-        self.check_now(request.get_ref(), span.as_mut()).map(Response::new)
+        let Some(records) = &self.records else {
+            return self.check_now(request.get_ref(), span.as_mut(), None).map(Response::new);
+        };
+        let mut notes = records.notes();
+        let outcome = self.check_now(request.get_ref(), span.as_mut(), Some(&mut notes));
+        let (metadata, _, wire) = request.into_parts();
+        let trace = trace_ids(span.as_ref().map(CallSpan::context), &metadata);
+        notes.keep(|| CheckCall(wire), trace, self.transport).await;
+        outcome.map(Response::new)
     }
 
     async fn batch_check(
@@ -408,7 +474,15 @@ impl AuthorizationService for AuthorizationApi {
     ) -> Result<Response<v1::BatchCheckResponse>, Status> {
         let mut span =
             self.tracing.as_ref().map(|tracing| tracing.start(Method::BatchCheck, request.metadata()));
-        self.batch_check_now(request.get_ref(), span.as_mut()).map(Response::new)
+        let Some(records) = &self.records else {
+            return self.batch_check_now(request.get_ref(), span.as_mut(), None).map(Response::new);
+        };
+        let mut notes = records.notes();
+        let outcome = self.batch_check_now(request.get_ref(), span.as_mut(), Some(&mut notes));
+        let (metadata, _, wire) = request.into_parts();
+        let trace = trace_ids(span.as_ref().map(CallSpan::context), &metadata);
+        notes.keep(|| BatchCall(wire), trace, self.transport).await;
+        outcome.map(Response::new)
     }
 
     async fn explain(

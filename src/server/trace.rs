@@ -2,7 +2,7 @@
 //! span is recorded; without a receiver of traces none of this runs.
 
 use opentelemetry::propagation::{Extractor, TextMapPropagator};
-use opentelemetry::trace::{Span, SpanKind, Status, Tracer};
+use opentelemetry::trace::{Span, SpanContext, SpanKind, Status, Tracer};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, Span as SdkSpan};
@@ -80,6 +80,11 @@ impl Tracing {
 }
 
 impl CallSpan {
+    /// Its place in the trace, sampled or not.
+    pub(super) fn context(&self) -> &SpanContext {
+        self.0.span_context()
+    }
+
     /// What was asked, decided, and by which policy.
     pub(super) fn answered(
         &mut self,
