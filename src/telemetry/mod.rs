@@ -4,6 +4,8 @@
 //! Spans are made with the OpenTelemetry API itself, not through `tracing`: a span of the bridge costs more than
 //! a decision even when the sampler drops it. `tracing` is for logs.
 
+pub mod otlp;
+
 use std::env;
 use std::fmt;
 use std::io::{self, IsTerminal};
