@@ -1,73 +1,50 @@
-//! What leaves the process for operators: logs on standard error and, when an OTLP endpoint is configured by the
-//! standard `OTEL_…` variables, traces. A leaf: imports nothing of the crate.
+//! What leaves the process for operators: logs on standard error and, where the standard `OTEL_…` variables name a
+//! receiver, spans and metrics over OTLP. A leaf: imports nothing of the crate.
 //!
-//! Spans are made with the OpenTelemetry API itself, not through `tracing`: a span of the bridge costs more than
-//! a decision even when the sampler drops it. `tracing` is for logs.
+//! ```text
+//! calls ───── OpenTelemetry API, made at their end ──┐
+//! updater ─── tracing, bridged by target ────────────┴─▶ provider ─▶ queue ─▶ exporter ─▶ receiver
+//! metrics ─── encoded every interval ──────────────────────────────────────▶ push ─────▶ receiver
+//! ```
+//!
+//! Spans of calls are made with the OpenTelemetry API itself, not through `tracing`: a span of the bridge costs more
+//! than a decision even when the sampler drops it. `tracing` is for logs and for what is slow anyway.
 
+pub mod names;
 pub mod otlp;
+pub mod sampling;
+pub mod send;
+pub mod settings;
+pub mod spans;
 
 use std::env;
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use opentelemetry::trace::TracerProvider;
-use opentelemetry_otlp::ExporterBuildError;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, SpanData, SpanExporter};
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use tokio::runtime::Handle;
-use tracing_subscriber::EnvFilter;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
-/// Names of span attributes: in one place, because dashboards are built on them.
-pub mod attributes {
-    /// `grpc`.
-    pub const RPC_SYSTEM: &str = "rpc.system";
-    /// The service of the call.
-    pub const RPC_SERVICE: &str = "rpc.service";
-    /// The method of the call.
-    pub const RPC_METHOD: &str = "rpc.method";
-    /// The numeric status of the answer.
-    pub const RPC_GRPC_STATUS_CODE: &str = "rpc.grpc.status_code";
-    /// `Allowed`, `NotAllowed` or `Denied`.
-    pub const DECISION: &str = "postern.decision";
-    /// The reason code.
-    pub const REASON_CODE: &str = "postern.reason_code";
-    /// The action that was asked for.
-    pub const ACTION: &str = "postern.action";
-    /// `control` or `data`.
-    pub const PLANE: &str = "postern.plane";
-    /// The scope that was asked about.
-    pub const SCOPE: &str = "postern.scope";
-    /// The caller's request id.
-    pub const REQUEST_ID: &str = "postern.request_id";
-    /// What granted.
-    pub const ROLE_ASSIGNMENT_ID: &str = "postern.role_assignment.id";
-    /// The role that granted.
-    pub const ROLE_DEFINITION_ID: &str = "postern.role_definition.id";
-    /// What denied.
-    pub const DENY_ASSIGNMENT_ID: &str = "postern.deny_assignment.id";
-    /// With whose rights an agent's action is done: `agent` or `user`.
-    pub const EXECUTED_AS: &str = "postern.executed_as";
-    /// Whether the decision came from the cache.
-    pub const CACHED: &str = "postern.cached";
-    /// Serial of the policy that decided.
-    pub const POLICY_SERIAL: &str = "postern.policy.serial";
-    /// Digest of the policy that decided.
-    pub const POLICY_DIGEST: &str = "postern.policy.digest";
-    /// Generation of the policy that decided.
-    pub const POLICY_GENERATION: &str = "postern.policy.generation";
-    /// Items of a batch.
-    pub const BATCH_ITEMS: &str = "postern.batch.items";
-    /// Position of an item in its batch.
-    pub const BATCH_INDEX: &str = "postern.batch.index";
-    /// Event: one item of a batch.
-    pub const ITEM_EVENT: &str = "postern.batch.item";
-    /// Why there was no decision.
-    pub const UNDECIDED: &str = "postern.undecided";
-}
+use otlp::{Problems, Target};
+use sampling::{Keep, Sampling};
+use send::Sender;
+use settings::{MetricSettings, Propagators, Settings};
+use spans::{Exporter, SpanCounts, SpanQueue};
+
+/// The target of `tracing` spans that are exported: those of the updater, and no others.
+pub const BRIDGED: &str = "postern::update";
 
 /// How logs look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,28 +56,69 @@ pub enum LogFormat {
     Json,
 }
 
-/// The road of spans to their receiver. Shut it down, or the last spans are lost.
-#[derive(Debug)]
-pub struct Traces {
-    provider: SdkTracerProvider,
-    endpoint: String,
+/// What spans say, beyond what the `OTEL_…` variables know of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TraceOptions {
+    /// What is kept whatever the sampler says.
+    pub keep: Keep,
+    /// How principals are told.
+    pub principals: Principals,
+    /// The keys of baggage that become attributes.
+    pub baggage: Vec<String>,
+    /// Whether agents' checks also carry the draft names of OpenTelemetry.
+    pub gen_ai: bool,
 }
 
-/// Why traces cannot be exported as configured.
-#[derive(Debug, thiserror::Error)]
-pub enum TracesError {
-    /// This build speaks OTLP in clear text only.
-    #[error(
-        "`{0}` wants TLS, which this build does not speak to a trace receiver; use a collector on `http://`"
-    )]
-    Tls(String),
-    /// Another OTLP protocol.
-    #[error("`{0}` is no supported OTLP protocol; wanted `grpc`")]
-    Protocol(String),
-    /// Anything else.
-    #[error("the trace exporter cannot be built: {0}")]
-    Exporter(#[from] ExporterBuildError),
+/// How principals are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Principals {
+    /// SHA-256 of the id in its canonical form: one principal can be followed, and found by who knows it.
+    #[default]
+    Hashed,
+    /// As it came.
+    Plain,
+    /// Not at all.
+    None,
 }
+
+/// What is exported, and where to. Made before anything runs; sends when it is started.
+#[derive(Debug)]
+pub struct Telemetry {
+    settings: Settings,
+    spans: Option<(SdkTracerProvider, SpanQueue)>,
+}
+
+/// What makes the spans of calls.
+#[derive(Clone, Debug)]
+pub struct Traces {
+    /// Makes them.
+    pub tracer: SdkTracer,
+    /// Which.
+    pub sampling: Sampling,
+    /// What is read of callers.
+    pub propagators: Propagators,
+    /// Events of one span at most.
+    pub events: usize,
+}
+
+/// What sends. Shut it down, or the last spans and numbers are lost.
+#[derive(Debug)]
+pub struct Running {
+    exporter: Option<Exporter>,
+    pusher: Option<Pusher>,
+}
+
+#[derive(Debug)]
+struct Pusher {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+/// Encodes all metrics as they are now.
+pub type EncodeMetrics = Arc<dyn Fn(&Resource, &MetricSettings) -> Bytes + Send + Sync>;
+
+/// Told how each push of metrics ended.
+pub type Pushed = Arc<dyn Fn(bool) + Send + Sync>;
 
 // === impl LogFormat ===
 
@@ -125,120 +143,187 @@ impl fmt::Display for LogFormat {
     }
 }
 
+impl FromStr for Principals {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "hashed" => Ok(Self::Hashed),
+            "plain" => Ok(Self::Plain),
+            "none" => Ok(Self::None),
+            _ => Err(()),
+        }
+    }
+}
+
 /// Whether a text is a filter for logs: a level, or directives such as `info,postern=debug`.
 pub fn is_log_filter(text: &str) -> bool {
     EnvFilter::try_new(text).is_ok()
 }
 
-/// Sends logs to standard error from now on: colours only on a terminal. A second call changes nothing.
-pub fn init_logs(format: LogFormat, filter: &str) {
+/// Sends logs to standard error from now on, colours only on a terminal, and the spans of the updater to where spans
+/// go. A second call changes nothing.
+pub fn init_logs(format: LogFormat, filter: &str, telemetry: Option<&Telemetry>) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let ansi = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(io::stderr);
-    // An error means that a subscriber is there already: a test's, or an embedder's.
-    let _already_set = match format {
-        LogFormat::Text => builder.with_target(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    let builder = tracing_subscriber::fmt::layer().with_ansi(ansi).with_writer(io::stderr);
+    let lines = match format {
+        LogFormat::Text => builder.with_target(false).boxed(),
+        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
     };
+    let traces = telemetry.and_then(Telemetry::traces).map(|traces| {
+        tracing_opentelemetry::layer()
+            .with_tracer(traces.tracer)
+            .with_location(false)
+            .with_threads(false)
+            .with_target(false)
+            .with_tracked_inactivity(false)
+            .with_context_activation(false)
+            // By layer: a filter for all of them would silence the logs with it.
+            .with_filter(Targets::new().with_target(BRIDGED, Level::INFO))
+    });
+    // An error means that a subscriber is there already: a test's, or an embedder's.
+    let _already_set = tracing_subscriber::registry().with(traces).with(lines.with_filter(filter)).try_init();
 }
 
-// === impl Traces ===
+// === impl Telemetry ===
 
-impl Traces {
-    /// What the `OTEL_…` variables ask for; `None` where they ask for nothing. The exporter's connection lives
-    /// on the given runtime, which must not be the one that serves requests.
-    pub fn from_env(on: &Handle) -> Result<Option<Self>, TracesError> {
-        if flag("OTEL_SDK_DISABLED") || variable("OTEL_TRACES_EXPORTER").is_some_and(|name| name == "none") {
-            return Ok(None);
-        }
-        let endpoint = variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-            .or_else(|| variable("OTEL_EXPORTER_OTLP_ENDPOINT"));
-        let Some(endpoint) = endpoint else {
-            return Ok(None);
-        };
-        let protocol = variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
-            .or_else(|| variable("OTEL_EXPORTER_OTLP_PROTOCOL"));
-        if let Some(protocol) = protocol.filter(|protocol| protocol != "grpc") {
-            return Err(TracesError::Protocol(protocol));
-        }
-        if endpoint.starts_with("https:") {
-            return Err(TracesError::Tls(endpoint));
-        }
-        // Outside a runtime the builder panics; on the wrong one its connection would compete with requests.
+impl Telemetry {
+    /// What the `OTEL_…` variables ask for.
+    ///
+    /// # Errors
+    ///
+    /// Every variable that cannot be used.
+    pub fn from_env() -> Result<Self, Problems> {
+        Settings::from_env().map(Self::new)
+    }
+
+    /// As the settings say.
+    pub fn new(settings: Settings) -> Self {
+        let spans = settings.traces.as_ref().map(|traces| {
+            let queue = SpanQueue::new(traces.batch);
+            let provider = SdkTracerProvider::builder()
+                .with_sampler(traces.sampling)
+                .with_resource(settings.resource.clone())
+                .with_span_processor(queue.clone())
+                .build();
+            (provider, queue)
+        });
+        Self { settings, spans }
+    }
+
+    /// What makes spans; `None` where nobody receives them.
+    pub fn traces(&self) -> Option<Traces> {
+        let (provider, _) = self.spans.as_ref()?;
+        let settings = self.settings.traces.as_ref()?;
+        Some(Traces {
+            tracer: provider.tracer(names::INSTRUMENTATION),
+            sampling: settings.sampling,
+            propagators: settings.propagators,
+            events: settings.batch.events,
+        })
+    }
+
+    /// What became of all spans.
+    pub fn span_counts(&self) -> Option<Arc<SpanCounts>> {
+        self.spans.as_ref().map(|(_, queue)| queue.counts())
+    }
+
+    /// Who is speaking.
+    pub fn resource(&self) -> &Resource {
+        &self.settings.resource
+    }
+
+    /// Where log records go.
+    pub fn logs(&self) -> Option<&Target> {
+        self.settings.logs.as_ref()
+    }
+
+    /// What is sent where, for the log.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        let traces = self.settings.traces.as_ref().map(|traces| &traces.target);
+        traces.into_iter().chain(self.settings.metrics.as_ref().map(|metrics| &metrics.target))
+    }
+
+    /// Sends from here on, on a runtime that must not be the one that answers requests.
+    ///
+    /// # Errors
+    ///
+    /// Certificates or endpoints of which no connection can be made.
+    pub fn start(&self, on: &Handle, encode: EncodeMetrics, pushed: Pushed) -> Result<Running, Problems> {
+        // A connection lives on the runtime that it was made on.
         let _context = on.enter();
-        let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().build()?;
-        let mut resource = Resource::builder();
-        let named = variable("OTEL_SERVICE_NAME").is_some()
-            || variable("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|all| all.contains("service.name="));
-        if !named {
-            resource = resource.with_service_name("postern");
-        }
-        // The sampler is the SDK's own reading of `OTEL_TRACES_SAMPLER`; without one the caller's flag decides.
-        let provider = SdkTracerProvider::builder()
-            .with_batch_exporter(Watched { inner: exporter, failing: AtomicBool::new(false) })
-            .with_resource(resource.build())
-            .build();
-        Ok(Some(Self { provider, endpoint }))
-    }
-
-    /// Makes spans.
-    pub fn tracer(&self) -> SdkTracer {
-        self.provider.tracer("postern")
-    }
-
-    /// Where spans go, for the log.
-    pub fn endpoint(&self) -> &str {
-        &self.endpoint
-    }
-
-    /// Sends what is left. Blocks: on a thread of a runtime it would starve its own export, so call it in
-    /// `spawn_blocking`.
-    pub fn shutdown(self, within: Duration) {
-        if let Err(error) = self.provider.shutdown_with_timeout(within) {
-            tracing::warn!(%error, "the last spans could not be sent");
-        }
-    }
-}
-
-fn variable(name: &str) -> Option<String> {
-    env::var(name).ok().filter(|value| !value.trim().is_empty())
-}
-
-fn flag(name: &str) -> bool {
-    variable(name).is_some_and(|value| value.eq_ignore_ascii_case("true"))
-}
-
-/// Logs when exports begin to fail and when they work again: the SDK itself says nothing.
-#[derive(Debug)]
-struct Watched<E> {
-    inner: E,
-    failing: AtomicBool,
-}
-
-impl<E: SpanExporter> SpanExporter for Watched<E> {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let spans = batch.len();
-        let outcome = self.inner.export(batch).await;
-        let failing = outcome.is_err();
-        if failing != self.failing.swap(failing, Ordering::Relaxed) {
-            match &outcome {
-                Err(error) => tracing::warn!(%error, spans, "spans cannot be sent and are lost"),
-                Ok(()) => tracing::info!("spans are sent again"),
+        let (mut problems, mut exporter, mut pusher) = (Vec::new(), None, None);
+        if let (Some((_, queue)), Some(traces)) = (&self.spans, &self.settings.traces) {
+            match Sender::new(&traces.target) {
+                Ok(sender) => {
+                    exporter = Some(queue.export(sender, &self.settings.resource, traces.batch, on));
+                }
+                Err(problem) => problems.push(problem),
             }
         }
-        outcome
+        if let Some(metrics) = self.settings.metrics.clone() {
+            match Sender::new(&metrics.target) {
+                Ok(sender) => {
+                    let resource = self.settings.resource.clone();
+                    let (stop, stopped) = oneshot::channel();
+                    let task = on.spawn(push(sender, resource, metrics, encode, pushed, stopped));
+                    pusher = Some(Pusher { stop, task });
+                }
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if problems.is_empty() { Ok(Running { exporter, pusher }) } else { Err(Problems(problems)) }
     }
+}
 
-    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.inner.shutdown_with_timeout(timeout)
+impl Running {
+    /// Sends what is left, for so long.
+    pub async fn shutdown(self, within: Duration) {
+        // The spans first: the last numbers tell what became of them.
+        let deadline = tokio::time::Instant::now() + within;
+        if let Some(exporter) = self.exporter {
+            exporter.shutdown(within).await;
+        }
+        if let Some(Pusher { stop, mut task }) = self.pusher {
+            // An error means that it has ended, which is the same.
+            let _ended = stop.send(());
+            if tokio::time::timeout_at(deadline, &mut task).await.is_err() {
+                task.abort();
+                tracing::warn!("the last metrics could not be sent");
+            }
+        }
     }
+}
 
-    fn force_flush(&self) -> OTelSdkResult {
-        self.inner.force_flush()
-    }
-
-    fn set_resource(&mut self, resource: &Resource) {
-        self.inner.set_resource(resource);
+/// Pushes every interval, and once more at the end.
+async fn push(
+    sender: Sender,
+    resource: Resource,
+    settings: MetricSettings,
+    encode: EncodeMetrics,
+    pushed: Pushed,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let mut failing = false;
+    let mut last = false;
+    while !last {
+        tokio::select! {
+            () = tokio::time::sleep(settings.interval) => {}
+            _ = &mut stopped => last = true,
+        }
+        let outcome = sender.deliver(encode(&resource, &settings), settings.timeout).await;
+        pushed(outcome.is_ok());
+        let was_failing = std::mem::replace(&mut failing, outcome.is_err());
+        match outcome {
+            Ok(taken) if taken.rejected > 0 => {
+                tracing::warn!(rejected = taken.rejected, reason = taken.message, "the receiver refuses metrics");
+            }
+            Ok(_) if was_failing => tracing::info!("metrics are sent again"),
+            Ok(_) => {}
+            Err(error) if !was_failing => tracing::warn!(%error, "metrics cannot be sent"),
+            Err(_) => {}
+        }
     }
 }
 

@@ -254,7 +254,11 @@ impl<'a> Variables<'a> {
             _ => text.clone(),
         };
         let mut url = Url::parse(&whole).ok().filter(|url| {
-            matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none()
+            matches!(url.scheme(), "http" | "https")
+                && url.has_host()
+                && url.query().is_none()
+                // The methods of gRPC are paths of their own: one more means that HTTP was meant.
+                && (protocol != Protocol::Grpc || url.path() == "/")
         });
         if let (Some(url), Protocol::HttpProtobuf, false) = (&mut url, protocol, own) {
             let base = url.path().trim_end_matches('/').to_owned();
@@ -264,7 +268,7 @@ impl<'a> Variables<'a> {
             self.refuse(
                 &variable,
                 Some(text),
-                "a URL such as `http://localhost:4317` or `https://collector:4318`",
+                "a URL such as `http://localhost:4317`, with a path only for `http/protobuf`",
             );
         }
         url.map(|url| (variable, url))
