@@ -84,7 +84,7 @@ impl Activator {
 
     /// What is newest is what is active.
     pub fn unchanged(&self) {
-        self.metrics.unchanged();
+        self.metrics.unchanged(self.clock.now().as_duration().as_secs_f64());
         self.readiness.reload_unchanged();
     }
 

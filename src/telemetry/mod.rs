@@ -46,6 +46,9 @@ use spans::{Exporter, SpanCounts, SpanQueue};
 /// The target of `tracing` spans that are exported: those of the updater, and no others.
 pub const BRIDGED: &str = "postern::update";
 
+/// What the last push of metrics gets at least.
+const LAST_PUSH: Duration = Duration::from_secs(1);
+
 /// How logs look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
@@ -288,6 +291,8 @@ impl Running {
         if let Some(Pusher { stop, mut task }) = self.pusher {
             // An error means that it has ended, which is the same.
             let _ended = stop.send(());
+            // However long the spans took, the last numbers get an attempt.
+            let deadline = deadline.max(tokio::time::Instant::now() + LAST_PUSH);
             if tokio::time::timeout_at(deadline, &mut task).await.is_err() {
                 task.abort();
                 tracing::warn!("the last metrics could not be sent");

@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use opentelemetry::trace::{Link, SpanContext, SpanKind, TraceContextExt, TraceId};
+use opentelemetry::trace::{Link, SpanKind, TraceContextExt, TraceId};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{Sampler, SamplingDecision, SamplingResult, ShouldSample};
 
@@ -142,10 +142,11 @@ impl Sampling {
     /// What is said without a word: the caller's flag, and everything that comes without one.
     pub const DEFAULT: Self = Self { follows_parent: true, root: Root::On };
 
-    /// Whether it is certain, without drawing a trace id, that no span comes of it.
-    pub fn never(&self, parent: Option<&SpanContext>) -> bool {
-        match parent {
-            Some(parent) if self.follows_parent => !parent.is_sampled(),
+    /// Whether it is certain, without drawing a trace id, that no span comes of it: by the caller's flag, where
+    /// there is one.
+    pub fn never(&self, sampled: Option<bool>) -> bool {
+        match sampled {
+            Some(sampled) if self.follows_parent => !sampled,
             _ => self.root == Root::Off,
         }
     }
