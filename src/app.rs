@@ -262,6 +262,7 @@ impl Bound {
             let traces = telemetry.traces().map(|traces| (traces, config.traces.clone()));
             AuthorizationApi::new(authorizer.clone(), config.grpc, transport, &metrics, feed.clone(), traces)
         };
+        let open = |transport: Transport| metrics.gauge(&metric::CONNECTIONS, &[transport.name()]);
         observe(&metrics, &authorizer, &telemetry);
         let (pushed, pushes) = (metrics.clone(), metrics.clone());
         let running = telemetry.start(
@@ -293,6 +294,7 @@ impl Bound {
             let router = grpc::router(api(Transport::Tcp), &health, config.grpc)?;
             // `Server::tcp_nodelay` does not reach a listener of our own.
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            let incoming = listen::counted(incoming, open(Transport::Tcp));
             let started = drain.started();
             servers.spawn(async move {
                 End::server("TCP server", router.serve_with_incoming_shutdown(incoming, started).await)
@@ -302,7 +304,7 @@ impl Bound {
         if let Some((listener, file)) = uds {
             socket_file = Some(file);
             let router = grpc::router(api(Transport::Unix), &health, config.grpc)?;
-            let incoming = UnixListenerStream::new(listener);
+            let incoming = listen::counted(UnixListenerStream::new(listener), open(Transport::Unix));
             let started = drain.started();
             servers.spawn(async move {
                 End::server(
