@@ -267,9 +267,7 @@ impl Bound {
         let (pushed, pushes) = (metrics.clone(), metrics.clone());
         let running = telemetry.start(
             &admin.handle,
-            Arc::new(move |resource, settings| {
-                pushed.encode_otlp(resource, settings.exponential).into()
-            }),
+            Arc::new(move |resource, settings| pushed.encode_otlp(resource, settings.exponential).into()),
             Arc::new(move |taken| {
                 let outcome = if taken { "taken" } else { "failed" };
                 pushes.counter(&metric::METRIC_PUSHES, &[outcome]).inc();
@@ -390,7 +388,8 @@ impl Bound {
 
 /// What others keep is read when somebody looks at the metrics.
 fn observe(metrics: &Metrics, authorizer: &Authorizer, telemetry: &Telemetry) {
-    let (entries, bytes) = (metrics.gauge(&metric::CACHE_ENTRIES, &[]), metrics.gauge(&metric::CACHE_BYTES, &[]));
+    let (entries, bytes) =
+        (metrics.gauge(&metric::CACHE_ENTRIES, &[]), metrics.gauge(&metric::CACHE_BYTES, &[]));
     let (policy, decides) = (metrics.policy(), authorizer.clone());
     metrics.observe(move || {
         let (count, size) = decides.cache_size();

@@ -153,8 +153,15 @@ const GRPC_CRATES: &[&str] = &[
     "prost",
     "prost_types",
 ];
-const MAY_MENTION_GRPC: &[&str] =
-    &["proto.rs", "server/", "cli/ask/", "app.rs", "telemetry/send.rs", "telemetry/spans.rs", "metrics/otlp.rs"];
+const MAY_MENTION_GRPC: &[&str] = &[
+    "proto.rs",
+    "server/",
+    "cli/ask/",
+    "app.rs",
+    "telemetry/send.rs",
+    "telemetry/spans.rs",
+    "metrics/otlp.rs",
+];
 
 /// The files that may mention the generated messages.
 const MAY_MENTION_PROTO: &[&str] = &["proto.rs", "server/", "cli/ask/"];

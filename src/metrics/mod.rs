@@ -130,11 +130,11 @@ impl Metrics {
         labels: impl ExactSizeIterator<Item = Vec<&'l str>>,
     ) -> Vec<Counter> {
         let cells = Cells::new(labels.len());
-        let bind = |(number, labels): (usize, Vec<&str>)| {
-            match self.series(metric, &labels, || Number::Counter(Counter::of(&cells, number))) {
-                Some(Number::Counter(counter)) => counter,
-                _ => Counter::of(&cells, number),
-            }
+        let bind = |(number, labels): (usize, Vec<&str>)| match self
+            .series(metric, &labels, || Number::Counter(Counter::of(&cells, number)))
+        {
+            Some(Number::Counter(counter)) => counter,
+            _ => Counter::of(&cells, number),
         };
         labels.enumerate().map(bind).collect()
     }
@@ -385,10 +385,10 @@ mod tests {
     fn what_is_pushed_has_the_same_names_and_numbers() {
         let metrics = some();
         let resource = opentelemetry_sdk::Resource::builder_empty().build();
-        let request =
-            ExportMetricsServiceRequest::decode(&*metrics.encode_otlp(&resource, true)).unwrap();
+        let request = ExportMetricsServiceRequest::decode(&*metrics.encode_otlp(&resource, true)).unwrap();
         let found = &request.resource_metrics[0].scope_metrics[0].metrics;
-        let named = |name: &str| found.iter().find(|metric| metric.name == name).unwrap().data.clone().unwrap();
+        let named =
+            |name: &str| found.iter().find(|metric| metric.name == name).unwrap().data.clone().unwrap();
         let Data::Sum(sum) = named("postern_decisions_total") else { panic!() };
         assert!(sum.is_monotonic);
         assert_eq!(sum.data_points[0].value, Some(number_data_point::Value::AsInt(1)));
@@ -400,8 +400,7 @@ mod tests {
         let base = 2_f64.powf(2_f64.powi(-point.scale));
         assert!(base.powi(index) < 0.003 && 0.003 <= base.powi(index + 1), "{point:?}");
         assert_eq!((point.count, point.sum), (1, Some(0.003)));
-        let request =
-            ExportMetricsServiceRequest::decode(&*metrics.encode_otlp(&resource, false)).unwrap();
+        let request = ExportMetricsServiceRequest::decode(&*metrics.encode_otlp(&resource, false)).unwrap();
         let found = &request.resource_metrics[0].scope_metrics[0].metrics;
         let times = found.iter().find(|metric| metric.name == "postern_check_duration_seconds").unwrap();
         let Some(Data::Histogram(times)) = &times.data else { panic!() };

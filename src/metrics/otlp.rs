@@ -18,7 +18,12 @@ use super::instruments::{Distribution, SCALE, SMALLEST};
 use super::{Shown, Value};
 use crate::telemetry::names::{INSTRUMENTATION, Kind};
 
-pub(super) fn encode(metrics: &[Shown], resource: &Resource, exponential: bool, started: SystemTime) -> Vec<u8> {
+pub(super) fn encode(
+    metrics: &[Shown],
+    resource: &Resource,
+    exponential: bool,
+    started: SystemTime,
+) -> Vec<u8> {
     let times = Times { start: nanoseconds(started), now: nanoseconds(SystemTime::now()) };
     // What has no series yet is not there.
     let metrics = metrics.iter().filter(|shown| !shown.series.is_empty());
@@ -77,9 +82,7 @@ fn metric(shown: &Shown, exponential: bool, times: Times) -> Metric {
 fn numbers(shown: &Shown, times: Times) -> Vec<NumberDataPoint> {
     let point = |(labels, value): &(Vec<String>, Value)| {
         let value = match value {
-            Value::Count(count) => {
-                number_data_point::Value::AsInt(i64::try_from(*count).unwrap_or(i64::MAX))
-            }
+            Value::Count(count) => number_data_point::Value::AsInt(i64::try_from(*count).unwrap_or(i64::MAX)),
             Value::Whole(number) => number_data_point::Value::AsInt(*number),
             Value::Fraction(number) => number_data_point::Value::AsDouble(*number),
             Value::Distribution(_) => return None,
@@ -113,7 +116,8 @@ fn exponential_point(
     times: Times,
 ) -> ExponentialHistogramDataPoint {
     // The first bucket is all that is too short to tell apart: the zeros of the protocol.
-    let (zero_count, positive) = now.buckets.split_first().map_or((0, &[][..]), |(zeros, rest)| (*zeros, rest));
+    let (zero_count, positive) =
+        now.buckets.split_first().map_or((0, &[][..]), |(zeros, rest)| (*zeros, rest));
     let empty = positive.iter().take_while(|count| **count == 0).count();
     let mut bucket_counts = positive.get(empty..).unwrap_or_default().to_vec();
     while bucket_counts.last() == Some(&0) {

@@ -110,7 +110,11 @@ impl AuthorizationApi {
         }
     }
 
-    fn check_now(&self, wire: &v1::CheckRequest, call: Option<&Call<'_>>) -> Result<v1::CheckResponse, Status> {
+    fn check_now(
+        &self,
+        wire: &v1::CheckRequest,
+        call: Option<&Call<'_>>,
+    ) -> Result<v1::CheckResponse, Status> {
         let asked = convert::check_request(wire).map_err(|violations| {
             self.counters.invalid.inc();
             if let Some(call) = call {
@@ -495,14 +499,13 @@ const fn slot(reason: ReasonCode, plane: Plane, cache: usize) -> usize {
 impl Counters {
     fn bind(metrics: &Metrics, transport: Transport) -> Self {
         let transport = transport.name();
-        let ways: Vec<(&str, &str)> = PLANES
-            .iter()
-            .flat_map(|plane| CACHE_NAMES.iter().map(|cache| (plane.name(), *cache)))
-            .collect();
+        let ways: Vec<(&str, &str)> =
+            PLANES.iter().flat_map(|plane| CACHE_NAMES.iter().map(|cache| (plane.name(), *cache))).collect();
         let decisions: Vec<Vec<&str>> = ReasonCode::ALL
             .iter()
             .flat_map(|reason| {
-                ways.iter().map(|(plane, cache)| vec![reason.decision(), reason.name(), plane, cache, transport])
+                ways.iter()
+                    .map(|(plane, cache)| vec![reason.decision(), reason.name(), plane, cache, transport])
             })
             .collect();
         let undecided: Vec<Vec<&str>> = UNDECIDED
@@ -512,7 +515,8 @@ impl Counters {
                 PLANES.iter().map(move |plane| vec!["Undecided", reason, plane.name(), "bypass", transport])
             })
             .collect();
-        let took = |method: Method| metrics.histogram(&metric::CHECK_DURATION, &[method.names().0, transport]);
+        let took =
+            |method: Method| metrics.histogram(&metric::CHECK_DURATION, &[method.names().0, transport]);
         Self {
             decisions: metrics.counters(&metric::DECISIONS, decisions.into_iter()),
             undecided: metrics.counters(&metric::DECISIONS, undecided.into_iter()),

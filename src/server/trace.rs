@@ -170,7 +170,13 @@ impl Call<'_> {
     }
 
     /// A batch, with an event for each item: a span each would cost more than the decisions.
-    pub(super) fn batch(&self, request_id: &str, snapshot: Option<&Snapshot>, size: usize, items: &[Item<'_>]) {
+    pub(super) fn batch(
+        &self,
+        request_id: &str,
+        snapshot: Option<&Snapshot>,
+        size: usize,
+        items: &[Item<'_>],
+    ) {
         let mut ending = if snapshot.is_none() { UNDECIDED } else { Ending::default() };
         for item in items {
             let one = match &item.outcome {
@@ -511,7 +517,8 @@ mod tests {
             // The library that reads the rest must not see it otherwise.
             let mut metadata = MetadataMap::new();
             metadata.insert("traceparent", header.parse().unwrap());
-            let read = TraceContextPropagator::new().extract_with_context(&Context::new(), &Metadata(&metadata));
+            let read =
+                TraceContextPropagator::new().extract_with_context(&Context::new(), &Metadata(&metadata));
             let read = opentelemetry::trace::TraceContextExt::span(&read).span_context().clone();
             assert_eq!(read.is_valid().then(|| read.is_sampled()), said, "{header}");
         }

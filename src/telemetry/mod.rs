@@ -172,7 +172,9 @@ pub fn init_logs(format: LogFormat, filter: &str, telemetry: Option<&Telemetry>)
     let builder = tracing_subscriber::fmt::layer().with_ansi(ansi).with_writer(io::stderr);
     let lines = match format {
         LogFormat::Text => builder.with_target(false).boxed(),
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
+        LogFormat::Json => {
+            builder.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+        }
     };
     let traces = telemetry.and_then(Telemetry::traces).map(|traces| {
         tracing_opentelemetry::layer()
@@ -322,7 +324,11 @@ async fn push(
         let was_failing = std::mem::replace(&mut failing, outcome.is_err());
         match outcome {
             Ok(taken) if taken.rejected > 0 => {
-                tracing::warn!(rejected = taken.rejected, reason = taken.message, "the receiver refuses metrics");
+                tracing::warn!(
+                    rejected = taken.rejected,
+                    reason = taken.message,
+                    "the receiver refuses metrics"
+                );
             }
             Ok(_) if was_failing => tracing::info!("metrics are sent again"),
             Ok(_) => {}

@@ -105,12 +105,18 @@ impl Sender {
                     .timeout(target.timeout)
                     .connect_timeout(target.timeout);
                 let endpoint = if target.endpoint.scheme() == "https" {
-                    endpoint.tls_config(grpc_tls(target)).map_err(|error| problem(&target.named_by, &error))?
+                    endpoint
+                        .tls_config(grpc_tls(target))
+                        .map_err(|error| problem(&target.named_by, &error))?
                 } else {
                     endpoint
                 };
                 let headers = headers(target).map_err(|error| problem(&target.named_by, &error))?;
-                Way::Grpc { channel: endpoint.connect_lazy(), headers: MetadataMap::from_headers(headers), gzip }
+                Way::Grpc {
+                    channel: endpoint.connect_lazy(),
+                    headers: MetadataMap::from_headers(headers),
+                    gzip,
+                }
             }
             Protocol::HttpProtobuf => {
                 let mut headers = headers(target).map_err(|error| problem(&target.named_by, &error))?;
@@ -118,7 +124,8 @@ impl Sender {
                 if gzip {
                     headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
                 }
-                let client = http_client(target, headers).map_err(|error| problem(&target.named_by, &error))?;
+                let client =
+                    http_client(target, headers).map_err(|error| problem(&target.named_by, &error))?;
                 Way::Http { client, url: target.endpoint.clone(), gzip }
             }
         };

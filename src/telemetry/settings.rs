@@ -163,7 +163,11 @@ fn batch(variables: &mut Variables<'_>) -> BatchSettings {
     let most = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE";
     let batch = count(variables, most, 512.min(queue));
     if batch > queue {
-        variables.refuse(most, Some(batch.to_string()), "at most the size of the queue, OTEL_BSP_MAX_QUEUE_SIZE");
+        variables.refuse(
+            most,
+            Some(batch.to_string()),
+            "at most the size of the queue, OTEL_BSP_MAX_QUEUE_SIZE",
+        );
     }
     for limit in ["OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_SPAN_LINK_COUNT_LIMIT"] {
         let _the_sdk_reads_it = variables.read(limit, "a number", |text| text.parse::<u32>().ok());
@@ -187,9 +191,8 @@ fn metrics(variables: &mut Variables<'_>) -> Option<MetricSettings> {
         .unwrap_or(Duration::from_secs(60));
     let timeout = variables.milliseconds("OTEL_METRIC_EXPORT_TIMEOUT").unwrap_or(Duration::from_secs(30));
     let preference = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
-    let _only_one = variables.read(preference, "`cumulative`", |text| {
-        text.eq_ignore_ascii_case("cumulative").then_some(())
-    });
+    let _only_one = variables
+        .read(preference, "`cumulative`", |text| text.eq_ignore_ascii_case("cumulative").then_some(()));
     let exponential = variables
         .read(
             "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION",

@@ -128,7 +128,13 @@ impl SpanQueue {
     }
 
     /// Sends from a runtime, which must not be the one that answers requests.
-    pub fn export(&self, sender: Sender, resource: &Resource, settings: BatchSettings, on: &Handle) -> Exporter {
+    pub fn export(
+        &self,
+        sender: Sender,
+        resource: &Resource,
+        settings: BatchSettings,
+        on: &Handle,
+    ) -> Exporter {
         let queue = self.clone();
         let resource = ResourceAttributesWithSchema::from(resource);
         let task = on.spawn(async move { queue.run(sender, resource, settings).await });
