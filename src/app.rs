@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::config::{Config, PolicySource};
 use crate::drain::{Drain, Signals};
 use crate::metrics::{Metrics, PolicyMetrics};
-use crate::readiness::Readiness;
+use crate::readiness::{DRAIN, POLICY, Readiness};
 use crate::server::admin::{self, AdminState};
 use crate::server::grpc::{self, AuthorizationApi};
 use crate::server::health::Health;
@@ -231,14 +231,14 @@ impl Bound {
         let clock = Clock::system();
         let authorizer =
             Authorizer::new(reader, config.cache, clock.clone()).with_freshness(config.freshness);
-        let health = Health::new().await;
+        let health = Health::new().await.with_reasons(readiness.clone());
         let drain = Drain::new();
         let (activated, mut activations) = watch::channel(0);
         let activator = Activator {
             writer,
             clock,
             readiness: readiness.clone(),
-            waiting: Some(readiness.block("policy")),
+            waiting: Some(readiness.block(POLICY)),
             metrics: metrics.policy(),
             activated,
         };
@@ -360,7 +360,7 @@ impl Bound {
 
         // Refused before anything was decided: nothing is open that is worth waiting for.
         let graceful = outcome.is_ok();
-        let ending = readiness.block("drain");
+        let ending = readiness.block(DRAIN);
         health.not_serving().await;
         if graceful {
             tokio::time::sleep(config.drain.delay).await;

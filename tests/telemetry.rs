@@ -763,7 +763,7 @@ async fn no_question_makes_a_series() {
 #[test]
 fn no_name_escapes_its_module() {
     let mut names: Vec<&str> = names::metric::ALL.iter().map(|metric| metric.name).collect();
-    for list in [names::attribute::ALL, names::event::ALL, names::span::ALL] {
+    for list in [names::attribute::ALL, names::event::ALL, names::span::ALL, names::metadata::ALL] {
         names.extend(list.iter().map(|(name, _)| *name));
     }
     let mut found = Vec::new();
@@ -831,6 +831,7 @@ fn the_documentation_has_every_name() {
         ("spans", rows(names::span::ALL)),
         ("metrics", metrics),
         ("labels", rows(names::label::ALL)),
+        ("metadata", rows(names::metadata::ALL)),
     ] {
         let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->"));
         let from = text.find(&begin).unwrap_or_else(|| panic!("no {begin}")) + begin.len();

@@ -73,7 +73,12 @@ pub struct Explained {
 impl Answer {
     /// What the cache had to do with it: `hit`, `miss` or `bypass`.
     pub const fn cache_name(&self) -> &'static str {
-        CACHE_NAMES[self.cache_use()]
+        let [hit, miss, bypass] = CACHE_NAMES;
+        match (self.cached, self.cache_asked) {
+            (true, _) => hit,
+            (false, true) => miss,
+            (false, false) => bypass,
+        }
     }
 
     /// The place of [`Self::cache_name`] among [`CACHE_NAMES`].

@@ -170,6 +170,16 @@ pub mod span {
     }
 }
 
+/// Metadata of answers of the gRPC health service.
+pub mod metadata {
+    names! {
+        /// `starting`, `serving`, `degraded` or `draining`.
+        STATE = "postern-state";
+        /// Why it is not simply serving, separated by semicolons; missing where it is.
+        REASONS = "postern-reasons";
+    }
+}
+
 /// What the scope of instrumentation is called.
 pub const INSTRUMENTATION: &str = "postern";
 

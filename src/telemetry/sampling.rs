@@ -204,7 +204,8 @@ impl fmt::Display for Keep {
             (self.agent_steps, Kept::AgentSteps),
         ]
         .into_iter()
-        .filter_map(|(set, rule)| set.then(|| rule.name().to_owned()))
+        .filter(|(set, _)| *set)
+        .map(|(_, rule)| rule.name().to_owned())
         .collect();
         rules.extend(self.slower_than.map(|limit| format!("{}={limit:?}", Kept::Slow.name())));
         f.write_str(if rules.is_empty() { "none" } else { "" })?;
