@@ -96,9 +96,7 @@ fn main() {
         || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     if let Some(address) = value("--receiver") {
         let service = TraceServiceServer::new(Discarding);
-        runtime()
-            .block_on(Server::builder().add_service(service).serve(address.parse().unwrap()))
-            .unwrap();
+        runtime().block_on(Server::builder().add_service(service).serve(address.parse().unwrap())).unwrap();
         return;
     }
     let number =

@@ -12,10 +12,7 @@
 
 mod common;
 
-use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use common::*;
@@ -25,9 +22,9 @@ use postern::proto::v1::authorization_service_client::AuthorizationServiceClient
 use postern::proto::v1::batch_check_item_result::Outcome;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::transport::{Channel, Server};
-use tonic::{Code, Request, Response, Status};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, Response, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;

@@ -272,9 +272,9 @@ fn contoso_with_a_contributor() -> tempfile::TempDir {
         for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
             let to = to.join(entry.file_name());
             if entry.path().is_dir() {
-                copy(&entry.path(), &to)
+                copy(&entry.path(), &to);
             } else {
-                drop(std::fs::copy(entry.path(), to).unwrap())
+                std::fs::copy(entry.path(), to).unwrap();
             }
         }
     }
