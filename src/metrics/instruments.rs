@@ -54,19 +54,18 @@ const LARGEST_CLASSIC: i32 = 3;
 /// Upper bounds in nanoseconds, rounded down: a whole number is above one exactly if it is above its fraction.
 static BOUNDS: LazyLock<Box<[u64]>> = LazyLock::new(|| {
     let steps = 1_i32 << SCALE;
-    (SMALLEST * steps..=LARGEST * steps)
-        .map(|step| {
-            let seconds = f64::from(step) / f64::from(steps);
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "between a microsecond and a minute"
-            )]
-            let nanoseconds = (seconds.exp2() * 1e9) as u64;
-            nanoseconds
-        })
-        .collect()
+    (SMALLEST * steps..=LARGEST * steps).map(|step| nanoseconds(f64::from(step) / f64::from(steps))).collect()
 });
+
+/// Two to this, in seconds, as whole nanoseconds below it.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "between a microsecond and a minute"
+)]
+fn nanoseconds(power: f64) -> u64 {
+    (power.exp2() * 1e9) as u64
+}
 
 // === impls ===
 
@@ -202,7 +201,7 @@ mod tests {
         assert_eq!([1e-6, 1e-3, 1.0, 8.0].map(at_or_below), [3, 4, 5, 5]);
         // Of every doubling the last bucket ends where the classic one does.
         for (power, at) in (SMALLEST..=LARGEST).zip(0..) {
-            assert_eq!(BOUNDS[at << SCALE], (f64::from(power).exp2() * 1e9) as u64);
+            assert_eq!(BOUNDS[at << SCALE], nanoseconds(f64::from(power)));
         }
     }
 }
