@@ -9,6 +9,7 @@
 
 use std::io;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
@@ -23,8 +24,8 @@ use crate::cli;
 use crate::clock::Clock;
 use crate::config::{CandidateSettings, Config, PolicySource};
 use crate::drain::{Drain, Signals};
-use crate::metrics::Metrics;
-use crate::readiness::Readiness;
+use crate::metrics::{Metrics, PolicyMetrics};
+use crate::readiness::{DRAIN, POLICY, Readiness};
 use crate::record::{self, Candidate, Records};
 use crate::server::admin::{self, AdminState};
 use crate::server::grpc::{self, AuthorizationApi};
@@ -36,7 +37,10 @@ use crate::snapshot;
 use crate::source::activate::Activator;
 use crate::source::dir::{self, Refused, Updater};
 use crate::source::remote::{RemoteUpdater, StartError};
-use crate::telemetry::{LogFormat, Traces, TracesError, init_logs};
+use crate::telemetry::names::metric;
+use crate::telemetry::otlp::Problems as VariableProblems;
+use crate::telemetry::spans::Lost;
+use crate::telemetry::{LogFormat, Telemetry, init_logs};
 
 /// The commit this was built from.
 pub const COMMIT: &str = env!("POSTERN_COMMIT");
@@ -45,7 +49,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// How much nicer the admin runtime is than the serving one, in steps of `nice(2)`.
 const BEHIND_CHECKS: i32 = 10;
-/// How long the last spans may take at the end.
+/// How long the last spans and numbers may take at the end.
 const FLUSH: Duration = Duration::from_secs(3);
 
 /// Why the process cannot start or go on.
@@ -54,9 +58,9 @@ pub enum RunError {
     /// A listener.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The trace exporter.
+    /// Where spans and metrics go.
     #[error(transparent)]
-    Traces(#[from] TracesError),
+    Telemetry(#[from] VariableProblems),
     /// The reflection service.
     #[error("the reflection service cannot be built: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -100,7 +104,7 @@ pub struct Bound {
     tcp: Option<TcpListener>,
     uds: Option<(UnixListener, SocketFile)>,
     admin_listener: Option<TcpListener>,
-    traces: Option<Traces>,
+    telemetry: Telemetry,
     readiness: Readiness,
 }
 
@@ -143,9 +147,10 @@ pub fn main() -> ExitCode {
     match cli::run(std::env::args_os()) {
         cli::Next::Exit(code) => code,
         cli::Next::Serve(config) => {
-            init_logs(config.log_format, &config.log_level);
             let format = config.log_format;
-            match run(*config) {
+            let telemetry = Telemetry::from_env().map_err(RunError::from);
+            init_logs(format, &config.log_level, telemetry.as_ref().ok());
+            match telemetry.and_then(|telemetry| run(*config, telemetry)) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     error.tell(format);
@@ -157,11 +162,11 @@ pub fn main() -> ExitCode {
 }
 
 /// Serves until a signal.
-fn run(config: Config) -> Result<(), RunError> {
+fn run(config: Config, telemetry: Telemetry) -> Result<(), RunError> {
     let runtime = serving_runtime(config.workers)
         .map_err(|source| RunError::System { step: "the serving runtime cannot be started", source })?;
     let outcome = runtime.block_on(async {
-        let bound = bind(config).await?;
+        let bound = bind_with(config, telemetry).await?;
         let signals = bound.signals()?;
         bound.serve(signals.first()).await
     });
@@ -196,9 +201,14 @@ fn serving_runtime(workers: usize) -> io::Result<runtime::Runtime> {
 
 /// Binds everything that the configuration names. Runs on the runtime that will answer requests.
 pub async fn bind(config: Config) -> Result<Bound, RunError> {
+    let telemetry = Telemetry::from_env()?;
+    bind_with(config, telemetry).await
+}
+
+/// As [`bind`], for whoever has read the `OTEL_…` variables already.
+pub async fn bind_with(config: Config, telemetry: Telemetry) -> Result<Bound, RunError> {
     let admin = AdminRuntime::start()
         .map_err(|source| RunError::System { step: "the admin runtime cannot be started", source })?;
-    let traces = Traces::from_env(&admin.handle)?;
     let tcp = match config.tcp {
         Some(address) => Some(listen::tcp("tcp", address).await?),
         None => None,
@@ -217,7 +227,7 @@ pub async fn bind(config: Config) -> Result<Bound, RunError> {
         uds: uds.as_ref().map(|(_, file)| file.path().to_owned()),
         admin: admin_listener.as_ref().and_then(|listener| listener.local_addr().ok()),
     };
-    Ok(Bound { addresses, config, admin, tcp, uds, admin_listener, traces, readiness: Readiness::new() })
+    Ok(Bound { addresses, config, admin, tcp, uds, admin_listener, telemetry, readiness: Readiness::new() })
 }
 
 impl Bound {
@@ -234,7 +244,7 @@ impl Bound {
 
     /// Loads the policy, serves until the shutdown, then drains.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), RunError> {
-        let Self { addresses, config, admin, tcp, uds, admin_listener, traces, readiness } = self;
+        let Self { addresses, config, admin, tcp, uds, admin_listener, telemetry, readiness } = self;
         let metrics = Metrics::new(VERSION, COMMIT);
         let candidate = match config.candidate.clone() {
             Some(settings) => Some(candidate(&config, settings).await?),
@@ -248,14 +258,14 @@ impl Bound {
         let clock = Clock::system();
         let authorizer =
             Authorizer::new(reader, config.cache, clock.clone()).with_freshness(config.freshness);
-        let health = Health::new().await;
+        let health = Health::new().await.with_reasons(readiness.clone());
         let drain = Drain::new();
         let (activated, mut activations) = watch::channel(0);
         let activator = Activator {
             writer,
             clock,
             readiness: readiness.clone(),
-            waiting: Some(readiness.block("policy")),
+            waiting: Some(readiness.block(POLICY)),
             metrics: metrics.policy(),
             activated,
         };
@@ -277,15 +287,31 @@ impl Bound {
         };
         let recorder = records.as_ref().map(Records::recorder);
         let api = |transport| {
-            let tracer = traces.as_ref().map(Traces::tracer);
-            AuthorizationApi::new(authorizer.clone(), config.grpc, transport, &metrics, feed.clone(), tracer)
+            let traces = telemetry.traces().map(|traces| (traces, config.traces.clone()));
+            AuthorizationApi::new(authorizer.clone(), config.grpc, transport, &metrics, feed.clone(), traces)
                 .with_records(recorder.clone())
         };
+        let open = |transport: Transport| metrics.gauge(&metric::CONNECTIONS, &[transport.name()]);
+        observe(&metrics, &authorizer, &telemetry);
+        let (pushed, pushes) = (metrics.clone(), metrics.clone());
+        let running = telemetry.start(
+            &admin.handle,
+            Arc::new(move |resource, settings| pushed.encode_otlp(resource, settings.exponential).into()),
+            Arc::new(move |taken| {
+                let outcome = if taken { "taken" } else { "failed" };
+                pushes.counter(&metric::METRIC_PUSHES, &[outcome]).inc();
+            }),
+        )?;
 
         tracing::info!(version = VERSION, commit = COMMIT, "postern");
         tracing::info!(settings = config.summary(), "configuration");
-        if let Some(traces) = &traces {
-            tracing::info!(endpoint = traces.endpoint(), "traces are sent");
+        for target in telemetry.targets() {
+            tracing::info!(
+                signal = target.signal.name().to_ascii_lowercase(),
+                endpoint = %target.endpoint,
+                protocol = %target.protocol,
+                "telemetry is sent"
+            );
         }
 
         // Servers wait for what is open, the other tasks have no end of their own.
@@ -295,6 +321,7 @@ impl Bound {
             let router = grpc::router(api(Transport::Tcp), &health, config.grpc)?;
             // `Server::tcp_nodelay` does not reach a listener of our own.
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            let incoming = listen::counted(incoming, open(Transport::Tcp));
             let started = drain.started();
             servers.spawn(async move {
                 End::server("TCP server", router.serve_with_incoming_shutdown(incoming, started).await)
@@ -304,7 +331,7 @@ impl Bound {
         if let Some((listener, file)) = uds {
             socket_file = Some(file);
             let router = grpc::router(api(Transport::Unix), &health, config.grpc)?;
-            let incoming = UnixListenerStream::new(listener);
+            let incoming = listen::counted(UnixListenerStream::new(listener), open(Transport::Unix));
             let started = drain.started();
             servers.spawn(async move {
                 End::server(
@@ -362,7 +389,7 @@ impl Bound {
 
         // Refused before anything was decided: nothing is open that is worth waiting for.
         let graceful = outcome.is_ok();
-        let ending = readiness.block("drain");
+        let ending = readiness.block(DRAIN);
         health.not_serving().await;
         if graceful {
             tokio::time::sleep(config.drain.delay).await;
@@ -382,15 +409,45 @@ impl Bound {
         if let Some(records) = records {
             let _written = tokio::task::spawn_blocking(move || records.shutdown(FLUSH)).await;
         }
-        if let Some(traces) = traces {
-            // On a thread of the runtime this would starve its own export.
-            let _sent = tokio::task::spawn_blocking(move || traces.shutdown(FLUSH)).await;
-        }
+        running.shutdown(FLUSH).await;
         drop((ending, admin));
         if graceful {
             tracing::info!("ended");
         }
         outcome
+    }
+}
+
+/// What others keep is read when somebody looks at the metrics.
+fn observe(metrics: &Metrics, authorizer: &Authorizer, telemetry: &Telemetry) {
+    let (entries, bytes) =
+        (metrics.gauge(&metric::CACHE_ENTRIES, &[]), metrics.gauge(&metric::CACHE_BYTES, &[]));
+    let (policy, decides) = (metrics.policy(), authorizer.clone());
+    metrics.observe(move || {
+        let (count, size) = decides.cache_size();
+        entries.set(count);
+        bytes.set(size);
+        observe_policy(&policy, &decides);
+    });
+    let exported = metrics.observed(&metric::SPANS_EXPORTED, &[]);
+    let lost = Lost::ALL.map(|reason| (reason, metrics.observed(&metric::SPANS_LOST, &[reason.name()])));
+    if let Some(counts) = telemetry.span_counts() {
+        metrics.observe(move || {
+            exported.set(counts.exported());
+            for (reason, counter) in &lost {
+                counter.set(counts.lost(*reason));
+            }
+        });
+    }
+}
+
+fn observe_policy(metrics: &PolicyMetrics, authorizer: &Authorizer) {
+    let active = authorizer.snapshot();
+    if let Some(lease) = active.get().and_then(|snapshot| snapshot.lease()) {
+        let now = authorizer.now();
+        let (confirmed, expires) = (lease.confirmed().as_second(), lease.expires().as_second());
+        metrics.lease(confirmed, expires, lease.freshness(now));
+        metrics.age(now.as_second().saturating_sub(confirmed).max(0));
     }
 }
 

@@ -22,7 +22,8 @@ use crate::record::{FileSettings, Hasher, KeepRules, Masks, RecordSettings, Sink
 use crate::server::grpc::GrpcSettings;
 use crate::source::dir::LoadOptions;
 use crate::source::remote::RemoteSettings;
-use crate::telemetry::{LogFormat, is_log_filter};
+use crate::telemetry::sampling::Keep;
+use crate::telemetry::{LogFormat, TraceOptions, is_log_filter};
 
 /// Where `postern serve` listens unless told otherwise.
 pub const DEFAULT_TCP: &str = "127.0.0.1:4770";
@@ -235,6 +236,31 @@ pub struct ServeArgs {
     /// What is logged: a level, or directives such as `info,postern=debug`
     #[arg(long, env = "POSTERN_LOG_LEVEL", value_name = "FILTER", default_value = "info")]
     pub log_level: String,
+
+    /// Spans kept whatever the sampler says: `none`, or of `denied`, `not-allowed`, `undecided`, `agent-steps` and
+    /// `slower-than=TIME` those that are named, separated by commas
+    #[arg(long, env = "POSTERN_TRACE_KEEP", value_name = "RULES", default_value = "none")]
+    pub trace_keep: String,
+
+    /// How spans tell principals: `hashed` (SHA-256), `plain` or `none`
+    #[arg(long, env = "POSTERN_TRACE_PRINCIPALS", value_name = "FORM", default_value = "hashed")]
+    pub trace_principals: String,
+
+    /// Keys of the caller's baggage that become attributes of spans, separated by commas
+    #[arg(long, env = "POSTERN_TRACE_BAGGAGE", value_name = "KEYS")]
+    pub trace_baggage: Option<String>,
+
+    /// Give spans of agents the names that OpenTelemetry drafts for authorization, too
+    #[arg(
+        long,
+        env = "POSTERN_TRACE_GEN_AI",
+        value_name = "BOOL",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true
+    )]
+    pub trace_gen_ai: String,
 }
 
 /// What `postern serve` does.
@@ -270,6 +296,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// What is logged.
     pub log_level: String,
+    /// What spans say.
+    pub traces: TraceOptions,
     /// Every setting as it was written, for the log at start.
     pub effective: Vec<Effective>,
 }
@@ -434,6 +462,7 @@ impl Config {
             "`error`, `warn`, `info`, `debug`, `trace`, `off`, or directives such as `info,postern=debug`",
             |text| is_log_filter(text).then(|| text.to_owned()),
         );
+        let traces = reader.trace_options();
         let Reader { given, mut problems } = reader;
         let config = (|| {
             Some(Self {
@@ -465,6 +494,7 @@ impl Config {
                 candidate: candidate?,
                 log_format: log_format?,
                 log_level: log_level?,
+                traces: traces?,
                 effective: given.into_values().collect(),
             })
         })();
@@ -789,6 +819,22 @@ impl Reader {
                 None
             }
         }
+    }
+
+    fn trace_options(&mut self) -> Option<TraceOptions> {
+        let rules = "`none`, or `denied`, `not-allowed`, `undecided`, `agent-steps`, `slower-than=5ms`, separated by \
+                     commas";
+        let keep = self.read("trace-keep", rules, |text| Keep::parse(text, duration));
+        let principals =
+            self.read("trace-principals", "`hashed`, `plain` or `none`", |text| text.parse().ok());
+        let gen_ai = self.bool("trace-gen-ai");
+        let baggage = self.read("trace-baggage", "keys of baggage, separated by commas", |text| {
+            let keys: Vec<String> = text.split(',').map(|key| key.trim().to_owned()).collect();
+            let is_key = |key: &String| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
+            keys.iter().all(is_key).then_some(keys)
+        });
+        let baggage = if self.has("trace-baggage") { baggage? } else { Vec::new() };
+        Some(TraceOptions { keep: keep?, principals: principals?, baggage, gen_ai: gen_ai? })
     }
 
     fn refuse(&mut self, key: &str, wanted: &str) {

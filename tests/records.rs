@@ -167,7 +167,7 @@ impl Point {
     }
 
     fn metrics(&self) -> String {
-        self.metrics.encode().unwrap()
+        self.metrics.encode()
     }
 
     /// What was lost and written, and what waits.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use smallvec::SmallVec;
@@ -124,7 +124,7 @@ impl<'r> Notes<'r> {
         self.snapshot = active.keep();
     }
 
-    /// Decides, and notes when and how long it took.
+    /// Decides, and notes when.
     pub fn decide(
         &mut self,
         authorizer: &Authorizer,
@@ -133,11 +133,15 @@ impl<'r> Notes<'r> {
         context: Option<&AgentContext<'_>>,
     ) -> Result<Answer, Undecided> {
         self.at = authorizer.now();
-        let start = Instant::now();
         let outcome = authorizer.check_at(snapshot, request, context, self.at);
-        self.nanos = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.freshness = snapshot.freshness(self.at);
         outcome
+    }
+
+    /// Notes how long that took.
+    pub fn took(&mut self, took: Duration) -> Duration {
+        self.nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        took
     }
 
     /// Notes what was decided last.

@@ -1,14 +1,10 @@
 //! Every name of a record, in one place: the fields of the JSON object, the words they hold, and the names over OTLP.
 //! They are a promise to whoever reads records; README.md lists them.
 
-pub use crate::telemetry::attributes;
+pub use crate::telemetry::names::{attribute as attributes, event};
 
-/// Event name over OTLP of a decision.
-pub const DECISION_EVENT: &str = "postern.decision";
-/// Event name over OTLP of a difference that the candidate makes.
-pub const DIFFERENCE_EVENT: &str = "postern.candidate.difference";
 /// Instrumentation scope over OTLP.
-pub const SCOPE_NAME: &str = "postern.records";
+pub const SCOPE_NAME: &str = crate::telemetry::names::RECORDS;
 
 /// Fields of the JSON object.
 pub mod field {

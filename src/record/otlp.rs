@@ -95,8 +95,8 @@ impl Maker {
         let mut record = self.logger.create_log_record();
         let outcome = Outcome::of(&item.outcome);
         record.set_event_name(match kind {
-            Kind::Decision => names::DECISION_EVENT,
-            Kind::Difference => names::DIFFERENCE_EVENT,
+            Kind::Decision => names::event::DECISION,
+            Kind::Difference => names::event::DIFFERENCE,
         });
         record.set_timestamp(SystemTime::from(item.at));
         record.set_observed_timestamp(SystemTime::now());

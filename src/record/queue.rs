@@ -9,9 +9,11 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
-use prometheus_client::metrics::gauge::Gauge;
+
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
+
+use crate::metrics::Gauge;
 
 use super::entry::{Entry, Notes};
 use super::settings::{Keep, KeepRules, Outcome, WhenFull};

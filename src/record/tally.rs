@@ -4,9 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use prometheus_client::metrics::counter::Counter;
 
-use crate::metrics::RecordMetrics;
+use crate::metrics::{Counter, RecordMetrics};
 
 use super::entry::Entry;
 use super::settings::{Outcome, SinkSettings};
