@@ -260,7 +260,7 @@ impl RecordedQuestion {
             action: object.object("action", |object| {
                 Ok(v1::Action {
                     name: object.text("name")?,
-                    data_action: object.take("data_action").is_some_and(|value| value == &Json::Bool(true)),
+                    data_action: object.flag("data_action")?,
                     sub_operation: object.text("sub_operation")?,
                 })
             })?,
@@ -372,6 +372,14 @@ impl<'j> Object<'j> {
         }
     }
 
+    fn flag(&mut self, name: &'static str) -> Result<bool, String> {
+        match self.take(name) {
+            None => Ok(false),
+            Some(Json::Bool(value)) => Ok(*value),
+            Some(_) => Err(self.wrong(name, "truth value")),
+        }
+    }
+
     fn texts(&mut self, name: &'static str) -> Result<Vec<String>, String> {
         let Some(json) = self.take(name) else { return Ok(Vec::new()) };
         let texts = json.as_array().and_then(|values| {
@@ -430,4 +438,89 @@ fn attribute(json: &Json) -> Option<v1::AttributeValue> {
         }
     };
     Some(v1::AttributeValue { value })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prost::Message;
+    use prost_types::{DescriptorProto, FileDescriptorSet};
+
+    use super::*;
+
+    /// The paths of a message; a map and a list end one.
+    fn paths(messages: &[DescriptorProto], message: &str, path: &str, into: &mut BTreeSet<String>) {
+        let found = messages.iter().find(|found| found.name() == message).unwrap();
+        for field in &found.field {
+            let path = format!("{path}{}", field.name());
+            let inner = field.type_name().rsplit('.').next().unwrap();
+            let whole = field.type_name().is_empty()
+                || field.label() == prost_types::field_descriptor_proto::Label::Repeated;
+            if whole || !messages.iter().any(|message| message.name() == inner) {
+                into.insert(path);
+            } else {
+                paths(messages, inner, &format!("{path}."), into);
+            }
+        }
+    }
+
+    /// What masks name is what the contract has: a field that is new there is not recorded unseen.
+    #[test]
+    fn the_fields_of_masks_are_those_of_the_contract() {
+        let set = FileDescriptorSet::decode(crate::proto::DESCRIPTORS).unwrap();
+        let messages: Vec<_> = set.file.into_iter().flat_map(|file| file.message_type).collect();
+        let mut contract = BTreeSet::new();
+        paths(&messages, "CheckRequest", "", &mut contract);
+        let ours: BTreeSet<String> = Field::ALL.iter().map(|field| field.path().to_owned()).collect();
+        assert_eq!(ours, contract);
+    }
+
+    #[test]
+    fn traces_of_callers() {
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let ids = traceparent(&format!("00-{trace}-00f067aa0ba902b7-01")).unwrap();
+        assert_eq!(
+            (format!("{:032x}", ids.trace).as_str(), ids.span, ids.sampled),
+            (trace, 0x00f0_67aa_0ba9_02b7, true)
+        );
+        assert!(traceparent(&format!("cc-{trace}-00f067aa0ba902b7-00-later")).is_some());
+        for wrong in [
+            String::new(),
+            format!("00-{trace}-00f067aa0ba902b7"),
+            format!("00-{trace}-00f067aa0ba902b7-01-more"),
+            format!("ff-{trace}-00f067aa0ba902b7-01"),
+            format!("00-{}-00f067aa0ba902b7-01", trace.to_uppercase()),
+            format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)),
+            format!("00-{trace}-{}-01", "0".repeat(16)),
+        ] {
+            assert_eq!(traceparent(&wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_not_left_out() {
+        for (json, wanted) in [
+            (serde_json::json!([]), "`request` is no object"),
+            (
+                serde_json::json!({"subject": {"principal_id": 1}}),
+                "`request.subject.principal_id` is no text",
+            ),
+            (
+                serde_json::json!({"agent": {"mode": "WILD"}}),
+                "`request.agent.mode` is no word that this version knows",
+            ),
+            (serde_json::json!({"extra": 1}), "`request.extra` is nothing that this version knows"),
+            (
+                serde_json::json!({"request_attributes": {"a": 0.5}}),
+                "`request.request_attributes.a` is no attribute",
+            ),
+            (
+                serde_json::json!({"action": {"data_action": "yes"}}),
+                "`request.action.data_action` is no truth value",
+            ),
+        ] {
+            assert_eq!(RecordedQuestion::read(&json).unwrap_err(), wanted);
+        }
+    }
 }
