@@ -11,7 +11,7 @@ LABEL org.opencontainers.image.title="postern" \
       org.opencontainers.image.revision="${REVISION}"
 # The roots of trust for https sources.
 COPY ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-COPY --chmod=0755 postern /postern
+COPY postern /postern
 USER 65532:65532
 ENTRYPOINT ["/postern"]
 CMD ["serve"]

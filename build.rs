@@ -1,7 +1,7 @@
 //! Compiles the contract in `proto/` with protox, so that a build needs cargo alone and no `protoc`, and
 //! stamps the commit that `postern --version` prints.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use prost::Message;
@@ -19,8 +19,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure().compile_fds(descriptors)?;
 
     println!("cargo:rerun-if-env-changed=POSTERN_COMMIT");
-    println!("cargo:rerun-if-changed=.git/HEAD");
-    println!("cargo:rerun-if-changed=.git/refs/heads");
+    // What the checkout is at, and nothing that other branches or worktrees do.
+    for name in [Some("HEAD".to_owned()), git(&["symbolic-ref", "-q", "HEAD"])].into_iter().flatten() {
+        // A path that is not there would mean a new build each time.
+        if let Some(path) = git(&["rev-parse", "--git-path", &name]).filter(|path| Path::new(path).exists()) {
+            println!("cargo:rerun-if-changed={path}");
+        }
+    }
     println!("cargo:rustc-env=POSTERN_COMMIT={}", commit());
     Ok(())
 }
@@ -32,11 +37,11 @@ fn commit() -> String {
     {
         return commit;
     }
-    Command::new("git")
-        .args(["rev-parse", "--short=12", "HEAD"])
-        .output()
-        .ok()
-        .filter(|output| output.status.success())
-        .and_then(|output| String::from_utf8(output.stdout).ok())
-        .map_or_else(|| "unknown".to_owned(), |hash| hash.trim().to_owned())
+    git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// What git answers, where there is one.
+fn git(arguments: &[&str]) -> Option<String> {
+    let ran = Command::new("git").args(arguments).output().ok().filter(|ran| ran.status.success())?;
+    Some(String::from_utf8(ran.stdout).ok()?.trim().to_owned())
 }

@@ -14,6 +14,14 @@ run policy="examples/contoso":
 test *args:
     cargo test {{ args }}
 
+# Build the static binary and the image from it.
+image tag="postern:dev":
+    scripts/image.sh {{ tag }}
+
+# Run the tests that need Docker.
+containers:
+    scripts/containers.sh
+
 # Clippy with warnings as errors, and the formatting.
 lint:
     cargo fmt --check

@@ -13,6 +13,7 @@ context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 cp "${CARGO_TARGET_DIR:-target}/$target/release/postern" "$context/postern"
 strip "$context/postern"
+chmod 0755 "$context/postern"
 cp /etc/ssl/certs/ca-certificates.crt "$context/"
 cp Dockerfile "$context/"
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)

@@ -9,6 +9,7 @@
 
 use std::io;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
@@ -21,11 +22,12 @@ use tonic::transport::server::TcpIncoming;
 use crate::authorizer::Authorizer;
 use crate::cli;
 use crate::clock::Clock;
-use crate::config::{Config, PolicySource};
+use crate::config::{CandidateSettings, Config, PolicySource};
 use crate::drain::{Drain, Signals};
 use crate::inject::{self, InjectError, InjectSettings};
-use crate::metrics::Metrics;
-use crate::readiness::Readiness;
+use crate::metrics::{Metrics, PolicyMetrics};
+use crate::readiness::{DRAIN, POLICY, Readiness};
+use crate::record::{self, Candidate, Records};
 use crate::server::admin::{self, AdminState};
 use crate::server::grpc::{self, AuthorizationApi};
 use crate::server::health::Health;
@@ -34,9 +36,12 @@ use crate::server::status::PolicyFeed;
 use crate::server::{Addresses, Transport};
 use crate::snapshot;
 use crate::source::activate::Activator;
-use crate::source::dir::{Refused, Updater};
+use crate::source::dir::{self, Refused, Updater};
 use crate::source::remote::{RemoteUpdater, StartError};
-use crate::telemetry::{LogFormat, Traces, TracesError, init_logs};
+use crate::telemetry::names::metric;
+use crate::telemetry::otlp::Problems as VariableProblems;
+use crate::telemetry::spans::Lost;
+use crate::telemetry::{LogFormat, Telemetry, init_logs};
 
 /// The commit this was built from.
 pub const COMMIT: &str = env!("POSTERN_COMMIT");
@@ -45,7 +50,7 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// How much nicer the admin runtime is than the serving one, in steps of `nice(2)`.
 const BEHIND_CHECKS: i32 = 10;
-/// How long the last spans may take at the end.
+/// How long the last spans and numbers may take at the end.
 const FLUSH: Duration = Duration::from_secs(3);
 
 /// Why the process cannot start or go on.
@@ -54,12 +59,18 @@ pub enum RunError {
     /// A listener.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The trace exporter.
+    /// Where spans and metrics go.
     #[error(transparent)]
-    Traces(#[from] TracesError),
+    Telemetry(#[from] VariableProblems),
     /// The reflection service.
     #[error("the reflection service cannot be built: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The decision log.
+    #[error(transparent)]
+    Records(#[from] record::StartError),
+    /// The policy that is asked beside.
+    #[error("the candidate is refused")]
+    Candidate(Refused),
     /// What publications are verified by, or where they are kept.
     #[error(transparent)]
     Source(#[from] StartError),
@@ -97,7 +108,7 @@ pub struct Bound {
     tcp: Option<TcpListener>,
     uds: Option<(UnixListener, SocketFile)>,
     admin_listener: Option<TcpListener>,
-    traces: Option<Traces>,
+    telemetry: Telemetry,
     readiness: Readiness,
 }
 
@@ -140,9 +151,10 @@ pub fn main() -> ExitCode {
     match cli::run(std::env::args_os()) {
         cli::Next::Exit(code) => code,
         cli::Next::Serve(config) => {
-            init_logs(config.log_format, &config.log_level);
             let format = config.log_format;
-            match run(*config) {
+            let telemetry = Telemetry::from_env().map_err(RunError::from);
+            init_logs(format, &config.log_level, telemetry.as_ref().ok());
+            match telemetry.and_then(|telemetry| run(*config, telemetry)) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     error.tell(format);
@@ -151,7 +163,7 @@ pub fn main() -> ExitCode {
             }
         }
         cli::Next::InjectServe(serve) => {
-            init_logs(serve.log_format, &serve.log_level);
+            init_logs(serve.log_format, &serve.log_level, None);
             let format = serve.log_format;
             match run_injector(serve.settings) {
                 Ok(()) => ExitCode::SUCCESS,
@@ -165,11 +177,11 @@ pub fn main() -> ExitCode {
 }
 
 /// Serves until a signal.
-fn run(config: Config) -> Result<(), RunError> {
+fn run(config: Config, telemetry: Telemetry) -> Result<(), RunError> {
     let runtime = serving_runtime(config.workers)
         .map_err(|source| RunError::System { step: "the serving runtime cannot be started", source })?;
     let outcome = runtime.block_on(async {
-        let bound = bind(config).await?;
+        let bound = bind_with(config, telemetry).await?;
         let signals = bound.signals()?;
         bound.serve(signals.first()).await
     });
@@ -193,6 +205,18 @@ fn run_injector(settings: InjectSettings) -> Result<(), RunError> {
     outcome
 }
 
+/// The policy that is asked beside, read and checked as the live one.
+async fn candidate(config: &Config, settings: CandidateSettings) -> Result<(Candidate, f64), RunError> {
+    let CandidateSettings { path, share } = settings;
+    let options = config.load;
+    let loaded = tokio::task::spawn_blocking(move || dir::load(&path, options)).await;
+    let loaded =
+        loaded.map_err(|error| RunError::Stopped { task: "candidate", reason: error.to_string() })?;
+    let policy = loaded.map_err(RunError::Candidate)?.policy;
+    tracing::info!(digest = policy.digest(), share, "a candidate is asked beside");
+    Ok((Candidate::new(policy), share))
+}
+
 /// One thread needs no scheduler that steals work.
 fn serving_runtime(workers: usize) -> io::Result<runtime::Runtime> {
     if workers == 1 {
@@ -207,9 +231,14 @@ fn serving_runtime(workers: usize) -> io::Result<runtime::Runtime> {
 
 /// Binds everything that the configuration names. Runs on the runtime that will answer requests.
 pub async fn bind(config: Config) -> Result<Bound, RunError> {
+    let telemetry = Telemetry::from_env()?;
+    bind_with(config, telemetry).await
+}
+
+/// As [`bind`], for whoever has read the `OTEL_…` variables already.
+pub async fn bind_with(config: Config, telemetry: Telemetry) -> Result<Bound, RunError> {
     let admin = AdminRuntime::start()
         .map_err(|source| RunError::System { step: "the admin runtime cannot be started", source })?;
-    let traces = Traces::from_env(&admin.handle)?;
     let tcp = match config.tcp {
         Some(address) => Some(listen::tcp("tcp", address).await?),
         None => None,
@@ -228,7 +257,7 @@ pub async fn bind(config: Config) -> Result<Bound, RunError> {
         uds: uds.as_ref().map(|(_, file)| file.path().to_owned()),
         admin: admin_listener.as_ref().and_then(|listener| listener.local_addr().ok()),
     };
-    Ok(Bound { addresses, config, admin, tcp, uds, admin_listener, traces, readiness: Readiness::new() })
+    Ok(Bound { addresses, config, admin, tcp, uds, admin_listener, telemetry, readiness: Readiness::new() })
 }
 
 impl Bound {
@@ -245,20 +274,28 @@ impl Bound {
 
     /// Loads the policy, serves until the shutdown, then drains.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), RunError> {
-        let Self { addresses, config, admin, tcp, uds, admin_listener, traces, readiness } = self;
+        let Self { addresses, config, admin, tcp, uds, admin_listener, telemetry, readiness } = self;
         let metrics = Metrics::new(VERSION, COMMIT);
+        let candidate = match config.candidate.clone() {
+            Some(settings) => Some(candidate(&config, settings).await?),
+            None => None,
+        };
+        let records = match config.records.clone() {
+            Some(settings) => Some(Records::start(settings, candidate, &metrics.records(), &admin.handle)?),
+            None => None,
+        };
         let (writer, reader) = snapshot::cell();
         let clock = Clock::system();
         let authorizer =
             Authorizer::new(reader, config.cache, clock.clone()).with_freshness(config.freshness);
-        let health = Health::new().await;
+        let health = Health::new().await.with_reasons(readiness.clone());
         let drain = Drain::new();
         let (activated, mut activations) = watch::channel(0);
         let activator = Activator {
             writer,
             clock,
             readiness: readiness.clone(),
-            waiting: Some(readiness.block("policy")),
+            waiting: Some(readiness.block(POLICY)),
             metrics: metrics.policy(),
             activated,
         };
@@ -278,15 +315,33 @@ impl Bound {
             activations: activations.clone(),
             drain: drain.clone(),
         };
+        let recorder = records.as_ref().map(Records::recorder);
         let api = |transport| {
-            let tracer = traces.as_ref().map(Traces::tracer);
-            AuthorizationApi::new(authorizer.clone(), config.grpc, transport, &metrics, feed.clone(), tracer)
+            let traces = telemetry.traces().map(|traces| (traces, config.traces.clone()));
+            AuthorizationApi::new(authorizer.clone(), config.grpc, transport, &metrics, feed.clone(), traces)
+                .with_records(recorder.clone())
         };
+        let open = |transport: Transport| metrics.gauge(&metric::CONNECTIONS, &[transport.name()]);
+        observe(&metrics, &authorizer, &telemetry);
+        let (pushed, pushes) = (metrics.clone(), metrics.clone());
+        let running = telemetry.start(
+            &admin.handle,
+            Arc::new(move |resource, settings| pushed.encode_otlp(resource, settings.exponential).into()),
+            Arc::new(move |taken| {
+                let outcome = if taken { "taken" } else { "failed" };
+                pushes.counter(&metric::METRIC_PUSHES, &[outcome]).inc();
+            }),
+        )?;
 
         tracing::info!(version = VERSION, commit = COMMIT, "postern");
         tracing::info!(settings = config.summary(), "configuration");
-        if let Some(traces) = &traces {
-            tracing::info!(endpoint = traces.endpoint(), "traces are sent");
+        for target in telemetry.targets() {
+            tracing::info!(
+                signal = target.signal.name().to_ascii_lowercase(),
+                endpoint = %target.endpoint,
+                protocol = %target.protocol,
+                "telemetry is sent"
+            );
         }
 
         // Servers wait for what is open, the other tasks have no end of their own.
@@ -296,6 +351,7 @@ impl Bound {
             let router = grpc::router(api(Transport::Tcp), &health, config.grpc)?;
             // `Server::tcp_nodelay` does not reach a listener of our own.
             let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            let incoming = listen::counted(incoming, open(Transport::Tcp));
             let started = drain.started();
             servers.spawn(async move {
                 End::server("TCP server", router.serve_with_incoming_shutdown(incoming, started).await)
@@ -305,7 +361,7 @@ impl Bound {
         if let Some((listener, file)) = uds {
             socket_file = Some(file);
             let router = grpc::router(api(Transport::Unix), &health, config.grpc)?;
-            let incoming = UnixListenerStream::new(listener);
+            let incoming = listen::counted(UnixListenerStream::new(listener), open(Transport::Unix));
             let started = drain.started();
             servers.spawn(async move {
                 End::server(
@@ -363,7 +419,7 @@ impl Bound {
 
         // Refused before anything was decided: nothing is open that is worth waiting for.
         let graceful = outcome.is_ok();
-        let ending = readiness.block("drain");
+        let ending = readiness.block(DRAIN);
         health.not_serving().await;
         if graceful {
             tokio::time::sleep(config.drain.delay).await;
@@ -380,15 +436,48 @@ impl Bound {
         }
         servers.abort_all();
         tasks.abort_all();
-        if let Some(traces) = traces {
-            // On a thread of the runtime this would starve its own export.
-            let _sent = tokio::task::spawn_blocking(move || traces.shutdown(FLUSH)).await;
+        if let Some(records) = records {
+            let _written = tokio::task::spawn_blocking(move || records.shutdown(FLUSH)).await;
         }
+        running.shutdown(FLUSH).await;
         drop((ending, admin));
         if graceful {
             tracing::info!("ended");
         }
         outcome
+    }
+}
+
+/// What others keep is read when somebody looks at the metrics.
+fn observe(metrics: &Metrics, authorizer: &Authorizer, telemetry: &Telemetry) {
+    let (entries, bytes) =
+        (metrics.gauge(&metric::CACHE_ENTRIES, &[]), metrics.gauge(&metric::CACHE_BYTES, &[]));
+    let (policy, decides) = (metrics.policy(), authorizer.clone());
+    metrics.observe(move || {
+        let (count, size) = decides.cache_size();
+        entries.set(count);
+        bytes.set(size);
+        observe_policy(&policy, &decides);
+    });
+    let exported = metrics.observed(&metric::SPANS_EXPORTED, &[]);
+    let lost = Lost::ALL.map(|reason| (reason, metrics.observed(&metric::SPANS_LOST, &[reason.name()])));
+    if let Some(counts) = telemetry.span_counts() {
+        metrics.observe(move || {
+            exported.set(counts.exported());
+            for (reason, counter) in &lost {
+                counter.set(counts.lost(*reason));
+            }
+        });
+    }
+}
+
+fn observe_policy(metrics: &PolicyMetrics, authorizer: &Authorizer) {
+    let active = authorizer.snapshot();
+    if let Some(lease) = active.get().and_then(|snapshot| snapshot.lease()) {
+        let now = authorizer.now();
+        let (confirmed, expires) = (lease.confirmed().as_second(), lease.expires().as_second());
+        metrics.lease(confirmed, expires, lease.freshness(now));
+        metrics.age(now.as_second().saturating_sub(confirmed).max(0));
     }
 }
 
@@ -456,9 +545,13 @@ impl RunError {
     fn tell(&self, format: LogFormat) {
         match (self, format) {
             (Self::Policy(refused), LogFormat::Text) => cli::print_refused(refused),
+            (Self::Candidate(refused), LogFormat::Text) => {
+                cli::print_refused(refused);
+                cli::print_error(self);
+            }
             (error, LogFormat::Text) => cli::print_error(error),
             (error, LogFormat::Json) => {
-                if let Self::Policy(refused) = error {
+                if let Self::Policy(refused) | Self::Candidate(refused) = error {
                     for problem in &refused.problems {
                         tracing::error!("{problem}");
                     }

@@ -18,10 +18,12 @@ use crate::documents::Lenience;
 use crate::drain::DrainSettings;
 use crate::model::Wildcards;
 use crate::policy::CompileOptions;
+use crate::record::{FileSettings, Hasher, KeepRules, Masks, RecordSettings, SinkSettings, WhenFull};
 use crate::server::grpc::GrpcSettings;
 use crate::source::dir::LoadOptions;
 use crate::source::remote::RemoteSettings;
-use crate::telemetry::{LogFormat, is_log_filter};
+use crate::telemetry::sampling::Keep;
+use crate::telemetry::{LogFormat, TraceOptions, is_log_filter};
 
 /// Where `postern serve` listens unless told otherwise.
 pub const DEFAULT_TCP: &str = "127.0.0.1:4770";
@@ -174,6 +176,59 @@ pub struct ServeArgs {
     #[arg(long, env = "POSTERN_RELOAD_DEBOUNCE", value_name = "TIME", default_value = "250ms")]
     pub reload_debounce: String,
 
+    /// Record every decision: `stdout`, `file:PATH`, `otlp` (as the `OTEL_EXPORTER_OTLP_…` variables say), or several
+    /// of them separated by commas
+    #[arg(long, env = "POSTERN_RECORDS", value_name = "SINKS")]
+    pub records: Option<String>,
+
+    /// Which decisions are recorded: `all`, `none` or one in so many, by outcome
+    #[arg(
+        long,
+        env = "POSTERN_RECORDS_KEEP",
+        value_name = "RULES",
+        default_value = "allowed=all,not-allowed=all,denied=all,undecided=all"
+    )]
+    pub records_keep: String,
+
+    /// What of a question is recorded: `PATH=keep`, `PATH=hash` or `PATH=drop`, separated by commas, the paths those of
+    /// `CheckRequest` such as `subject.principal_id` or `resource.attributes.*`
+    #[arg(long, env = "POSTERN_RECORDS_MASK", value_name = "RULES")]
+    pub records_mask: Option<String>,
+
+    /// File with the key of the hashes, at least 16 bytes: without it whoever knows an id finds it by its hash
+    #[arg(long, env = "POSTERN_RECORDS_HASH_KEY_FILE", value_name = "FILE")]
+    pub records_hash_key_file: Option<String>,
+
+    /// Records that may wait to be written, 1 to 1000000
+    #[arg(long, env = "POSTERN_RECORDS_QUEUE", value_name = "N", default_value = "16384")]
+    pub records_queue: String,
+
+    /// Memory that they may take, about
+    #[arg(long, env = "POSTERN_RECORDS_QUEUE_BYTES", value_name = "SIZE", default_value = "64MiB")]
+    pub records_queue_bytes: String,
+
+    /// What happens when there is no room: `drop-newest`, `drop-oldest`, or `block:TIME` to let the call wait that long,
+    /// at most 1s
+    #[arg(long, env = "POSTERN_RECORDS_WHEN_FULL", value_name = "CHOICE", default_value = "drop-newest")]
+    pub records_when_full: String,
+
+    /// The file of records is rotated before it gets larger; 0 never
+    #[arg(long, env = "POSTERN_RECORDS_MAX_BYTES", value_name = "SIZE", default_value = "100MiB")]
+    pub records_max_bytes: String,
+
+    /// Files of records that are kept, the newest included, 1 to 1000
+    #[arg(long, env = "POSTERN_RECORDS_MAX_FILES", value_name = "N", default_value = "5")]
+    pub records_max_files: String,
+
+    /// Ask a share of the questions again of this policy directory or bundle, beside the answers, and record what it
+    /// would decide otherwise; with `--records`
+    #[arg(long, env = "POSTERN_CANDIDATE", value_name = "DIR")]
+    pub candidate: Option<String>,
+
+    /// Which share, by chance
+    #[arg(long, env = "POSTERN_CANDIDATE_SHARE", value_name = "PERCENT", default_value = "1%")]
+    pub candidate_share: String,
+
     /// Form of the log on standard error: `text` or `json`
     #[arg(long, env = "POSTERN_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: String,
@@ -181,6 +236,31 @@ pub struct ServeArgs {
     /// What is logged: a level, or directives such as `info,postern=debug`
     #[arg(long, env = "POSTERN_LOG_LEVEL", value_name = "FILTER", default_value = "info")]
     pub log_level: String,
+
+    /// Spans kept whatever the sampler says: `none`, or of `denied`, `not-allowed`, `undecided`, `agent-steps` and
+    /// `slower-than=TIME` those that are named, separated by commas
+    #[arg(long, env = "POSTERN_TRACE_KEEP", value_name = "RULES", default_value = "none")]
+    pub trace_keep: String,
+
+    /// How spans tell principals: `hashed` (SHA-256), `plain` or `none`
+    #[arg(long, env = "POSTERN_TRACE_PRINCIPALS", value_name = "FORM", default_value = "hashed")]
+    pub trace_principals: String,
+
+    /// Keys of the caller's baggage that become attributes of spans, separated by commas
+    #[arg(long, env = "POSTERN_TRACE_BAGGAGE", value_name = "KEYS")]
+    pub trace_baggage: Option<String>,
+
+    /// Give spans of agents the names that OpenTelemetry drafts for authorization, too
+    #[arg(
+        long,
+        env = "POSTERN_TRACE_GEN_AI",
+        value_name = "BOOL",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true
+    )]
+    pub trace_gen_ai: String,
 }
 
 /// What `postern serve` does.
@@ -208,10 +288,16 @@ pub struct Config {
     pub drain: DrainSettings,
     /// Silence before a reload.
     pub reload_debounce: Duration,
+    /// The decision log.
+    pub records: Option<RecordSettings>,
+    /// The policy that is asked beside.
+    pub candidate: Option<CandidateSettings>,
     /// Form of the log.
     pub log_format: LogFormat,
     /// What is logged.
     pub log_level: String,
+    /// What spans say.
+    pub traces: TraceOptions,
     /// Every setting as it was written, for the log at start.
     pub effective: Vec<Effective>,
 }
@@ -223,6 +309,15 @@ pub enum PolicySource {
     Directory(PathBuf),
     /// Signed publications, polled.
     Published(RemoteSettings),
+}
+
+/// A policy that a share of the questions is asked of again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CandidateSettings {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Which share, from 0 to 1.
+    pub share: f64,
 }
 
 /// The Unix socket.
@@ -359,12 +454,15 @@ impl Config {
         let drain_delay = reader.duration("drain-delay");
         let drain_grace = reader.duration("drain-grace");
         let reload_debounce = reader.duration("reload-debounce");
+        let records = reader.records();
+        let candidate = reader.candidate();
         let log_format = reader.read("log-format", "`text` or `json`", |text| text.parse().ok());
         let log_level = reader.read(
             "log-level",
             "`error`, `warn`, `info`, `debug`, `trace`, `off`, or directives such as `info,postern=debug`",
             |text| is_log_filter(text).then(|| text.to_owned()),
         );
+        let traces = reader.trace_options();
         let Reader { given, mut problems } = reader;
         let config = (|| {
             Some(Self {
@@ -392,8 +490,11 @@ impl Config {
                 workers: workers?,
                 drain: DrainSettings { delay: drain_delay?, grace: drain_grace? },
                 reload_debounce: reload_debounce?,
+                records: records?,
+                candidate: candidate?,
                 log_format: log_format?,
                 log_level: log_level?,
+                traces: traces?,
                 effective: given.into_values().collect(),
             })
         })();
@@ -633,6 +734,109 @@ impl Reader {
         }))
     }
 
+    /// `Some(None)` where nobody asked for them.
+    fn records(&mut self) -> Option<Option<RecordSettings>> {
+        let sinks = self.read("records", SINKS, sinks);
+        let keep = self.read("records-keep", KEEP_RULES, KeepRules::parse);
+        let masks = self.parts("records-mask", Masks::parse);
+        let hasher = self.parts("records-hash-key-file", |path| {
+            let key = std::fs::read(path).map_err(|error| vec![format!("a readable file: {error}")])?;
+            let key = key.strip_suffix(b"\n").unwrap_or(&key);
+            Hasher::keyed(key).map_err(|wrong| vec![format!("a key; it {wrong}")])
+        });
+        let queue = self.read("records-queue", "a number from 1 to 1000000", |text| {
+            text.parse().ok().filter(|records| (1..=1_000_000).contains(records))
+        });
+        let queue_bytes = self
+            .read("records-queue-bytes", "a size from 64KiB to 64GiB such as `64MiB`", |text| {
+                size(text).filter(|bytes| (64 << 10..=64 << 30).contains(bytes))
+            })
+            .and_then(|bytes| usize::try_from(bytes).ok());
+        let when_full = self.read(
+            "records-when-full",
+            "`drop-newest`, `drop-oldest`, or `block:TIME` up to 1s",
+            |text| WhenFull::parse(text, duration),
+        );
+        let max_bytes = self.read("records-max-bytes", "a size from 4KiB on, or 0", |text| {
+            size(text).filter(|bytes| *bytes == 0 || *bytes >= 4 << 10)
+        });
+        let max_files = self.read("records-max-files", "a number from 1 to 1000", |text| {
+            text.parse().ok().filter(|files| (1..=1000).contains(files))
+        });
+        if !self.has("records") {
+            for key in RECORD_KEYS {
+                if !self.is_default(key) {
+                    self.refuse(key, "nothing: it goes with `records`");
+                }
+            }
+            return Some(None);
+        }
+        let file = (max_bytes?, max_files?);
+        let sinks = sinks?.into_iter().map(|sink| match sink {
+            SinkSettings::File(settings) => {
+                SinkSettings::File(FileSettings { max_bytes: file.0, max_files: file.1, ..settings })
+            }
+            other => other,
+        });
+        Some(Some(RecordSettings {
+            sinks: sinks.collect(),
+            keep: keep?,
+            masks: masks?.unwrap_or_default(),
+            hasher: hasher?.unwrap_or_default(),
+            queue: queue?,
+            queue_bytes: queue_bytes?,
+            when_full: when_full?,
+        }))
+    }
+
+    /// `Some(None)` where there is none.
+    fn candidate(&mut self) -> Option<Option<CandidateSettings>> {
+        let path = self.read("candidate", "a policy directory or bundle", |text| Some(PathBuf::from(text)));
+        let share = self.read("candidate-share", "a percentage above 0% and up to 100% such as `1%`", share);
+        if !self.has("candidate") {
+            if !self.is_default("candidate-share") {
+                self.refuse("candidate-share", "nothing: it goes with `candidate`");
+            }
+            return Some(None);
+        }
+        if !self.has("records") {
+            self.refuse("candidate", "`records`, too: what it decides otherwise is recorded there");
+        }
+        Some(Some(CandidateSettings { path: path?, share: share? }))
+    }
+
+    /// A setting that may be missing and of which every problem is told. `Some(None)` when it is not given.
+    fn parts<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, Vec<String>>) -> Option<Option<T>> {
+        let Some(text) = self.given.get(key).map(|given| given.value.trim().to_owned()) else {
+            return Some(None);
+        };
+        match parse(&text) {
+            Ok(value) => Some(Some(value)),
+            Err(problems) => {
+                for problem in problems {
+                    self.refuse(key, &problem);
+                }
+                None
+            }
+        }
+    }
+
+    fn trace_options(&mut self) -> Option<TraceOptions> {
+        let rules = "`none`, or `denied`, `not-allowed`, `undecided`, `agent-steps`, `slower-than=5ms`, separated by \
+                     commas";
+        let keep = self.read("trace-keep", rules, |text| Keep::parse(text, duration));
+        let principals =
+            self.read("trace-principals", "`hashed`, `plain` or `none`", |text| text.parse().ok());
+        let gen_ai = self.bool("trace-gen-ai");
+        let baggage = self.read("trace-baggage", "keys of baggage, separated by commas", |text| {
+            let keys: Vec<String> = text.split(',').map(|key| key.trim().to_owned()).collect();
+            let is_key = |key: &String| !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic());
+            keys.iter().all(is_key).then_some(keys)
+        });
+        let baggage = if self.has("trace-baggage") { baggage? } else { Vec::new() };
+        Some(TraceOptions { keep: keep?, principals: principals?, baggage, gen_ai: gen_ai? })
+    }
+
     fn refuse(&mut self, key: &str, wanted: &str) {
         let given = self.given.get(key);
         self.problems.push(ConfigProblem {
@@ -663,6 +867,48 @@ fn mode(text: &str) -> Option<u32> {
 /// `Some(None)` is `off`.
 fn listener(text: &str) -> Option<Option<SocketAddr>> {
     if text == "off" { Some(None) } else { text.parse().ok().map(Some) }
+}
+
+const SINKS: &str = "`stdout`, `file:PATH` or `otlp`, or several of them separated by commas, each once";
+const KEEP_RULES: &str = "`all`, `none` or `1/N` for `allowed`, `not-allowed`, `denied` and `undecided` such as \
+                          `allowed=1/100,denied=all`";
+/// What goes with `records` only.
+const RECORD_KEYS: &[&str] = &[
+    "records-keep",
+    "records-mask",
+    "records-hash-key-file",
+    "records-queue",
+    "records-queue-bytes",
+    "records-when-full",
+    "records-max-bytes",
+    "records-max-files",
+];
+
+fn sinks(text: &str) -> Option<Vec<SinkSettings>> {
+    let mut sinks: Vec<SinkSettings> = Vec::new();
+    for sink in text.split(',').map(str::trim) {
+        let sink = match sink {
+            "stdout" => SinkSettings::Stdout,
+            "otlp" => SinkSettings::Otlp,
+            _ => {
+                let path = PathBuf::from(sink.strip_prefix("file:").filter(|path| !path.is_empty())?);
+                SinkSettings::File(FileSettings { path, max_bytes: 0, max_files: 1 })
+            }
+        };
+        if sinks.iter().any(|known| known.name() == sink.name()) {
+            return None;
+        }
+        sinks.push(sink);
+    }
+    Some(sinks)
+}
+
+/// A percentage as a part of one.
+fn share(text: &str) -> Option<f64> {
+    let number = text.strip_suffix('%')?.trim_end();
+    let plain = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let percent: f64 = plain.then(|| number.parse().ok()).flatten()?;
+    (percent > 0.0 && percent <= 100.0).then_some(percent / 100.0)
 }
 
 const RULES: &str = "`serve`, `read-only` or `deny`, or `control=…,data=…` with these words";
@@ -853,6 +1099,41 @@ mod tests {
         let strict = ("strict-wildcards", "true");
         assert_eq!(problems(&[published[0], published[1], strict]), ["strict-wildcards"]);
         assert_eq!(problems(&[]), ["policy"]);
+    }
+
+    #[test]
+    fn records_and_the_candidate() {
+        assert!(with(&[("policy", "d")]).unwrap().records.is_none());
+        let config = with(&[
+            ("policy", "d"),
+            ("records", "stdout, file:/var/log/r.jsonl,otlp"),
+            ("records-max-bytes", "0"),
+            ("records-mask", "subject.principal_id=hash"),
+            ("candidate", "next"),
+            ("candidate-share", "0.5%"),
+        ])
+        .unwrap();
+        let records = config.records.unwrap();
+        let file = FileSettings { path: "/var/log/r.jsonl".into(), max_bytes: 0, max_files: 5 };
+        assert_eq!(records.sinks, [SinkSettings::Stdout, SinkSettings::File(file), SinkSettings::Otlp]);
+        assert!(records.masks.hashes());
+        assert_eq!((records.queue, records.queue_bytes), (16384, 64 << 20));
+        assert_eq!(config.candidate.unwrap(), CandidateSettings { path: "next".into(), share: 0.005 });
+        for wrong in ["", "file:", "otlp,otlp", "syslog", "stdout,"] {
+            assert_eq!(problems(&[("policy", "d"), ("records", wrong)]), ["records"], "{wrong}");
+        }
+        for wrong in ["0%", "101%", "1", "-1%", "inf%", "%"] {
+            let settings =
+                [("policy", "d"), ("records", "stdout"), ("candidate", "c"), ("candidate-share", wrong)];
+            assert_eq!(problems(&settings), ["candidate-share"], "{wrong}");
+        }
+        assert_eq!(problems(&[("policy", "d"), ("records-queue", "7")]), ["records-queue"]);
+        assert_eq!(problems(&[("policy", "d"), ("candidate", "c")]), ["candidate"]);
+        assert_eq!(problems(&[("policy", "d"), ("candidate-share", "2%")]), ["candidate-share"]);
+        let mask = [("policy", "d"), ("records", "stdout"), ("records-mask", "a=drop,subject=x")];
+        assert_eq!(problems(&mask), ["records-mask", "records-mask"]);
+        let key = [("policy", "d"), ("records", "stdout"), ("records-hash-key-file", "/nonexistent")];
+        assert_eq!(problems(&key), ["records-hash-key-file"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! A leaf: imports nothing of the crate.
 //!
 //! ```text
-//! SIGTERM ─▶ not ready, health NOT_SERVING ─▶ delay ─▶ GOAWAY ─▶ up to the grace ─▶ cut ─▶ traces flushed ─▶ exit 0
+//! SIGTERM ─▶ not ready, health NOT_SERVING ─▶ delay ─▶ GOAWAY ─▶ up to the grace ─▶ cut ─▶ records, traces flushed ─▶ exit 0
 //!   └── a second SIGTERM or SIGINT at any point ─▶ exit 128 + its number
 //! ```
 

@@ -56,6 +56,7 @@ pub mod pim;
 pub mod policy;
 pub mod proto;
 pub mod readiness;
+pub mod record;
 pub mod repository;
 pub mod server;
 pub mod snapshot;

@@ -11,6 +11,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
+/// Waited for until the first policy is active.
+pub const POLICY: &str = "policy";
+/// Waited for from the beginning of the end.
+pub const DRAIN: &str = "drain";
+/// Waited for while the serving runtime does not run.
+pub const SERVING_RUNTIME: &str = "serving-runtime";
+/// The freshness that needs no word.
+const FRESH: &str = "fresh";
+
 /// Who is still waited for, and the details. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<Mutex<State>>);
@@ -49,12 +58,31 @@ pub struct ReloadFailure {
     pub problems: Vec<String>,
 }
 
+/// How the process is, in a word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// Not ready yet.
+    #[default]
+    Starting,
+    /// Ready, and nothing is wrong.
+    Serving,
+    /// Ready, by a policy that is not the newest or not confirmed.
+    Degraded,
+    /// Not ready any more.
+    Draining,
+}
+
 /// What `/readyz` says.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// Whether nothing is pending.
     pub ready: bool,
+    /// How the process is.
+    pub state: Health,
+    /// Why it is not simply serving, one sentence each.
+    pub reasons: Vec<String>,
     /// The names that are waited for.
     pub pending: Vec<&'static str>,
     /// The active policy.
@@ -117,17 +145,65 @@ impl Readiness {
         let mut pending: Vec<_> = state.pending.iter().map(|(_, name)| *name).collect();
         pending.sort_unstable();
         pending.dedup();
-        Report {
+        let mut report = Report {
             ready: pending.is_empty(),
+            state: Health::Starting,
+            reasons: Vec::new(),
             pending,
             policy: state.policy.clone(),
             freshness: None,
             last_reload_failure: state.failure.clone(),
-        }
+        };
+        drop(state);
+        report.judge();
+        report
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Health {
+    /// The word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Serving => "serving",
+            Self::Degraded => "degraded",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+impl Report {
+    /// Says state and reasons anew; for whoever has changed the rest.
+    pub fn judge(&mut self) {
+        self.reasons.clear();
+        for name in &self.pending {
+            self.reasons.push(match *name {
+                POLICY => "no policy has become active yet".to_owned(),
+                DRAIN => "the process is ending".to_owned(),
+                SERVING_RUNTIME => "the threads that answer requests do not run".to_owned(),
+                other => format!("waiting for {other}"),
+            });
+        }
+        if let Some(failure) = &self.last_reload_failure {
+            let first = failure.problems.first().map_or("", String::as_str);
+            self.reasons.push(format!("what is newest was refused at {}: {first}", failure.at));
+        }
+        if let Some(freshness) = self.freshness.filter(|freshness| *freshness != FRESH) {
+            self.reasons.push(format!("the active policy is {freshness}"));
+        }
+        self.state = if self.pending.contains(&DRAIN) {
+            Health::Draining
+        } else if !self.ready {
+            Health::Starting
+        } else if self.reasons.is_empty() {
+            Health::Serving
+        } else {
+            Health::Degraded
+        };
     }
 }
 
@@ -157,12 +233,34 @@ mod tests {
     }
 
     #[test]
+    fn state_and_reasons() {
+        let readiness = Readiness::new();
+        let policy = readiness.block(POLICY);
+        let report = readiness.report();
+        assert_eq!((report.state, report.reasons.len()), (Health::Starting, 1));
+        drop(policy);
+        assert_eq!(readiness.report().state, Health::Serving);
+        let mut stale = readiness.report();
+        stale.freshness = Some("stale");
+        stale.judge();
+        assert_eq!(
+            (stale.state, stale.reasons),
+            (Health::Degraded, vec!["the active policy is stale".into()])
+        );
+        let _ending = readiness.block(DRAIN);
+        assert_eq!(readiness.report().state, Health::Draining);
+    }
+
+    #[test]
     fn a_failure_stays_until_the_documents_are_good_again() {
         let readiness = Readiness::new();
         let failure = ReloadFailure { at: Timestamp::UNIX_EPOCH, problems: vec!["bad".into()] };
         readiness.reload_failed(failure.clone());
         assert_eq!(readiness.report().last_reload_failure, Some(failure));
-        assert!(readiness.report().ready, "an older policy may be active");
+        let report = readiness.report();
+        assert!(report.ready, "an older policy may be active");
+        assert_eq!(report.state, Health::Degraded);
+        assert_eq!(report.reasons, ["what is newest was refused at 1970-01-01T00:00:00Z: bad"]);
         readiness.reload_unchanged();
         assert_eq!(readiness.report().last_reload_failure, None);
     }

@@ -154,6 +154,11 @@ impl ActiveSnapshot {
     pub fn get(&self) -> Option<&Snapshot> {
         self.0.as_deref()
     }
+
+    /// The same to keep beyond this piece of work: it holds the policy in memory.
+    pub fn keep(&self) -> Option<Arc<Snapshot>> {
+        self.0.as_ref().map(Arc::clone)
+    }
 }
 
 impl PolicyWriter {

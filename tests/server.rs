@@ -12,30 +12,19 @@
 
 mod common;
 
-use std::net::SocketAddr;
 use std::os::unix::net::UnixListener;
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use common::*;
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
-    TraceService, TraceServiceServer,
-};
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTraceServiceRequest, ExportTraceServiceResponse,
-};
-use opentelemetry_proto::tonic::common::v1::any_value;
-use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
 use postern::app;
 use postern::proto::v1;
 use postern::proto::v1::authorization_service_client::AuthorizationServiceClient;
 use postern::proto::v1::batch_check_item_result::Outcome;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::transport::{Channel, Server};
-use tonic::{Code, Request, Response, Status};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, Response, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -95,8 +84,8 @@ async fn the_three_answers_over_both_listeners() {
     let (_, metrics) = http(sidecar.admin(), "/metrics").await;
     for transport in ["tcp", "unix"] {
         let line = format!(
-            "postern_checks_total{{decision=\"Denied\",reason=\"DENY_ASSIGNMENT\",plane=\"control\",\
-             cached=\"false\",transport=\"{transport}\"}} 1"
+            "postern_decisions_total{{outcome=\"Denied\",reason=\"DENY_ASSIGNMENT\",plane=\"control\",\
+             cache=\"bypass\",transport=\"{transport}\"}} 1"
         );
         assert!(metrics.lines().any(|found| found == line), "{line} not in\n{metrics}");
     }
@@ -170,8 +159,8 @@ async fn an_unknown_agent_is_refused_alone_and_in_a_batch() {
         ["agent.mode", "agent.consent", "agent.consent.principal_id", "agent.consent.verdict"]
     );
     let (_, metrics) = http(sidecar.admin(), "/metrics").await;
-    let line = "postern_checks_total{decision=\"NotAllowed\",reason=\"AGENT_NO_MANAGED_RESOURCE_GROUPS\",\
-                plane=\"control\",cached=\"false\",transport=\"unix\"} 2";
+    let line = "postern_decisions_total{outcome=\"NotAllowed\",reason=\"AGENT_NO_MANAGED_RESOURCE_GROUPS\",\
+                plane=\"control\",cache=\"bypass\",transport=\"unix\"} 2";
     assert!(metrics.lines().any(|found| found == line), "{line} not in\n{metrics}");
 }
 
@@ -756,142 +745,4 @@ async fn one_order_that_arrives_twice_is_one_order() {
     process.signal("TERM");
     process.signal("TERM");
     assert_eq!(process.exit().await.code(), Some(0), "{}", process.log());
-}
-
-// === traces ===
-
-#[derive(Clone, Default)]
-struct Receiver(Arc<Mutex<Vec<ExportTraceServiceRequest>>>);
-
-#[tonic::async_trait]
-impl TraceService for Receiver {
-    async fn export(
-        &self,
-        request: Request<ExportTraceServiceRequest>,
-    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        self.0.lock().unwrap().push(request.into_inner());
-        Ok(Response::new(ExportTraceServiceResponse::default()))
-    }
-}
-
-impl Receiver {
-    async fn start() -> (Self, SocketAddr) {
-        let receiver = Self::default();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let service = TraceServiceServer::new(receiver.clone());
-        tokio::spawn(
-            Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener)),
-        );
-        (receiver, address)
-    }
-
-    fn spans(&self) -> Vec<Span> {
-        let exports = self.0.lock().unwrap();
-        let scopes =
-            exports.iter().flat_map(|export| &export.resource_spans).flat_map(|one| &one.scope_spans);
-        scopes.flat_map(|scope| scope.spans.clone()).collect()
-    }
-
-    fn service_name(&self) -> String {
-        let exports = self.0.lock().unwrap();
-        let resource = exports[0].resource_spans[0].resource.clone().unwrap();
-        let named = resource.attributes.iter().find(|attribute| attribute.key == "service.name").unwrap();
-        text(named.value.clone().unwrap().value.unwrap())
-    }
-}
-
-fn text(value: any_value::Value) -> String {
-    match value {
-        any_value::Value::StringValue(text) => text,
-        any_value::Value::BoolValue(flag) => flag.to_string(),
-        any_value::Value::IntValue(number) => number.to_string(),
-        other => panic!("{other:?}"),
-    }
-}
-
-fn attribute(span: &Span, key: &str) -> Option<String> {
-    let found = span.attributes.iter().find(|attribute| attribute.key == key)?;
-    Some(text(found.value.clone()?.value?))
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_span_for_each_check_joins_the_callers_trace() {
-    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
-    const PARENT: &str = "00f067aa0ba902b7";
-    let (receiver, address) = Receiver::start().await;
-    let dir = policy();
-    let endpoint = format!("http://{address}");
-    // One worker is where a flush inside the runtime would starve itself.
-    let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str())];
-    let mut process = Process::start(dir.path(), &["--workers", "1"], &variables);
-    process.ready().await;
-    let mut client = AuthorizationServiceClient::new(connect_tcp(process.tcp).await);
-    let traced = |flags: &str| {
-        let mut request = Request::new(request(ALICE, READ, &vault("app")));
-        let header = format!("00-{TRACE}-{PARENT}-{flags}");
-        request.metadata_mut().insert("traceparent", header.parse().unwrap());
-        request
-    };
-    let answer = client.check(traced("01")).await.unwrap().into_inner();
-    // The caller's flag says no.
-    client.check(traced("00")).await.unwrap();
-    client.check(request(ALICE, DELETE, &vault("locked"))).await.unwrap();
-    let batch = v1::BatchCheckRequest {
-        items: vec![v1::BatchCheckItem {
-            subject: request(BOB, "", "").subject,
-            action: request("", READ, "").action,
-            resource: request("", "", "/").resource,
-            ..Default::default()
-        }],
-        ..Default::default()
-    };
-    client.batch_check(batch).await.unwrap();
-    drop(client);
-    // The last spans are sent on the way out.
-    process.signal("TERM");
-    assert_eq!(process.exit().await.code(), Some(0));
-
-    let spans = receiver.spans();
-    assert_eq!(spans.len(), 3, "{spans:?}");
-    assert_eq!(receiver.service_name(), "postern");
-    let span = &spans[0];
-    assert_eq!(span.name, "postern.v1.AuthorizationService/Check");
-    assert_eq!(span.kind(), SpanKind::Server);
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    assert_eq!((hex(&span.trace_id).as_str(), hex(&span.parent_span_id).as_str()), (TRACE, PARENT));
-    let policy = answer.policy.unwrap();
-    for (key, value) in [
-        ("postern.decision", "Allowed"),
-        ("postern.reason_code", "ROLE_ASSIGNMENT"),
-        ("postern.action", READ),
-        ("postern.plane", "control"),
-        ("postern.scope", &vault("app")),
-        ("postern.role_assignment.id", &role_assignment_id()),
-        ("postern.policy.digest", &policy.digest),
-        ("postern.policy.generation", "1"),
-        ("postern.policy.serial", "0"),
-        ("postern.cached", "false"),
-    ] {
-        assert_eq!(attribute(span, key).as_deref(), Some(value), "{key}");
-    }
-    assert_eq!(span.status.as_ref().map(|status| status.code()).unwrap_or_default(), StatusCode::Unset);
-    assert_eq!(attribute(&spans[1], "postern.decision").as_deref(), Some("Denied"));
-    assert_eq!(attribute(&spans[1], "postern.deny_assignment.id"), Some(deny_assignment_id()));
-    assert!(spans[1].parent_span_id.is_empty());
-    assert_eq!(attribute(&spans[2], "postern.batch.items").as_deref(), Some("1"));
-    assert_eq!(spans[2].events.len(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_receiver_of_traces_does_not_hold_the_end() {
-    let dir = policy();
-    let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")];
-    let mut process = Process::start(dir.path(), &[], &variables);
-    process.ready().await;
-    check(&connect_tcp(process.tcp).await, request(ALICE, READ, "/")).await.unwrap();
-    let start = Instant::now();
-    process.signal("TERM");
-    assert_eq!(process.exit().await.code(), Some(0));
-    assert!(start.elapsed() < Duration::from_secs(15));
 }

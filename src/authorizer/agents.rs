@@ -133,6 +133,7 @@ fn stopped(stop: AgentStop, by_agent: Option<&Answer>, by_user: Option<&Answer>)
     Answer {
         evaluation: Evaluation { valid_until, ..evaluation },
         cached: false,
+        cache_asked: false,
         steps: Vec::new(),
         executed_as: None,
     }

@@ -30,6 +30,9 @@ pub struct CacheSettings {
     pub max_bytes: u64,
 }
 
+/// What the cache can have to do with an answer.
+pub const CACHE_NAMES: [&str; 3] = ["hit", "miss", "bypass"];
+
 /// The decision point. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Authorizer {
@@ -46,6 +49,8 @@ pub struct Answer {
     pub evaluation: Evaluation,
     /// Whether it came from the cache.
     pub cached: bool,
+    /// Whether the cache was asked for it.
+    pub cache_asked: bool,
     /// What would lead to the action, or led to it, in order: the prompts of an agent, or a role to activate. Empty
     /// where there is nothing to do but what the decision says.
     pub steps: Vec<Step>,
@@ -63,6 +68,27 @@ pub struct Explained {
     pub subject: Explanation,
     /// The same for the user on whose behalf an agent asks.
     pub on_behalf_of: Option<Explanation>,
+}
+
+impl Answer {
+    /// What the cache had to do with it: `hit`, `miss` or `bypass`.
+    pub const fn cache_name(&self) -> &'static str {
+        let [hit, miss, bypass] = CACHE_NAMES;
+        match (self.cached, self.cache_asked) {
+            (true, _) => hit,
+            (false, true) => miss,
+            (false, false) => bypass,
+        }
+    }
+
+    /// The place of [`Self::cache_name`] among [`CACHE_NAMES`].
+    pub const fn cache_use(&self) -> usize {
+        match (self.cached, self.cache_asked) {
+            (true, _) => 0,
+            (false, true) => 1,
+            (false, false) => 2,
+        }
+    }
 }
 
 impl Authorizer {
@@ -157,8 +183,13 @@ impl Authorizer {
         self.clock.now()
     }
 
+    /// As [`Authorizer::check`], at a time that the caller knows: what is recorded, or asked again later.
+    ///
+    /// # Errors
+    ///
+    /// As [`Authorizer::check`].
     #[inline]
-    fn check_at(
+    pub fn check_at(
         &self,
         snapshot: &Snapshot,
         request: &CheckRequest<'_>,
@@ -202,8 +233,15 @@ impl Authorizer {
         request: &CheckRequest<'_>,
         now: Timestamp,
     ) -> Result<Answer, Undecided> {
-        let answer = |evaluation, cached| Answer { evaluation, cached, steps: Vec::new(), executed_as: None };
-        if !self.cache.serves(request) {
+        let cache_asked = self.cache.serves(request);
+        let answer = |evaluation, cached| Answer {
+            evaluation,
+            cached,
+            cache_asked,
+            steps: Vec::new(),
+            executed_as: None,
+        };
+        if !cache_asked {
             return Ok(answer(snapshot.policy.evaluate(request, now)?, false));
         }
         let uses = snapshot.policy.uses();

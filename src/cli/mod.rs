@@ -16,6 +16,7 @@ mod bundle;
 mod completions;
 mod inject;
 mod publish;
+mod replay;
 mod repo;
 mod report;
 mod serve;
@@ -60,6 +61,9 @@ enum Command {
     /// List who may do an action at a scope, and through what
     #[command(after_help = who_can::EXAMPLES)]
     WhoCan(Box<who_can::WhoCanArgs>),
+    /// Ask recorded decisions again of another policy, and say what it would decide otherwise
+    #[command(after_help = replay::EXAMPLES)]
+    Replay(replay::ReplayArgs),
     /// Say which policy a running sidecar answers by, and how fresh it is
     #[command(after_help = status::EXAMPLES)]
     Status(status::StatusArgs),
@@ -92,7 +96,7 @@ enum Exit {
     Failed = 1,
     /// Wrong usage.
     Usage = 2,
-    /// Not allowed or denied; of two policies, not the same.
+    /// Not allowed or denied; of two policies or of records, not the same.
     No = 3,
 }
 
@@ -137,6 +141,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Next {
         (Command::Explain(arguments), Some((_, matches))) => explain::run(&arguments, matches),
         (Command::WhatCan(arguments), Some((_, matches))) => what_can::run(&arguments, matches),
         (Command::WhoCan(arguments), Some((_, matches))) => who_can::run(&arguments, matches),
+        (Command::Replay(arguments), _) => replay::run(&arguments),
         (Command::Status(arguments), _) => status::run(&arguments),
         (Command::Validate(arguments), _) => validate::run(&arguments),
         (Command::Bundle(arguments), _) => bundle::run(&arguments),

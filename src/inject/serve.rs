@@ -30,12 +30,14 @@ use super::pod::AskedBy;
 use super::review::answer;
 use super::tls::{Certificate, CertificateError, CertificateFiles, Read};
 use crate::drain::DrainSettings;
-use crate::readiness::Readiness;
+use crate::readiness::{DRAIN, Readiness};
 
 /// An API server needs a few; more than this is somebody else.
 const MOST_CONNECTIONS: usize = 256;
-/// For the handshake, for the head of a request and for its body: the API server waits no longer than 30 s.
+/// For the handshake and for the body of a request.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// From one request on a connection to the head of the next; the API server then makes another connection.
+const IDLE: Duration = Duration::from_secs(30);
 /// After a failed accept, such as one for want of file descriptors.
 const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(50);
 
@@ -164,7 +166,7 @@ impl Bound {
     /// Serves until the shutdown, then drains.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), InjectError> {
         let Self { addresses, settings, config, certificate, read, listener, admin } = self;
-        let (metrics, readiness) = (InjectorMetrics::new(), Readiness::new());
+        let (metrics, readiness) = (InjectorMetrics::default(), Readiness::new());
         let acceptor = TlsAcceptor::from(certificate.server_config()?);
         let webhook = Webhook {
             config: Arc::new(config),
@@ -190,7 +192,7 @@ impl Bound {
         let mut probes = std::pin::pin!(probes);
         let mut ending = std::pin::pin!(async {
             shutdown.await;
-            let block = readiness.block("drain");
+            let block = readiness.block(DRAIN);
             tokio::time::sleep(settings.drain.delay).await;
             block
         });
@@ -252,7 +254,7 @@ async fn connection(
         Err(_) => return Err("no handshake".to_owned()),
     };
     let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
     let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let outcome = watcher.watch(serving.into_owned()).await;
     drop(seat);
@@ -345,8 +347,5 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 }
 
 async fn metrics_text(State(admin): State<Admin>) -> Response {
-    match admin.metrics.encode() {
-        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], admin.metrics.encode()).into_response()
 }

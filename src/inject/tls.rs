@@ -93,14 +93,14 @@ impl Certificate {
                     self.current.store(Arc::new(key));
                     read = now;
                     told.clear();
-                    metrics.certificate("taken");
+                    metrics.certificate(true);
                     tracing::info!(certificate = %self.files.certificate.display(), "a new certificate is presented");
                 }
                 Err(error) => {
                     let error = error.to_string();
                     // Once for each kind of failure, not every few seconds.
                     if error != told {
-                        metrics.certificate("refused");
+                        metrics.certificate(false);
                         tracing::warn!(
                             error,
                             "the certificate on disk cannot be used; the one before is presented"

@@ -20,6 +20,14 @@ impl Plane {
     pub const fn from_data_action(data_action: bool) -> Self {
         if data_action { Self::Data } else { Self::Control }
     }
+
+    /// The name on every interface.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::Data => "data",
+        }
+    }
 }
 
 /// How `/*/` in a pattern is read.

@@ -123,6 +123,14 @@ impl Step {
     pub const fn new(kind: StepKind, state: StepState) -> Self {
         Self { kind, state }
     }
+
+    /// Whether somebody is to be asked before the action may be done.
+    pub const fn is_prompt_to_come(&self) -> bool {
+        matches!(
+            (&self.kind, self.state),
+            (StepKind::ApprovalPrompt | StepKind::OboPrompt, StepState::Next | StepState::Later)
+        )
+    }
 }
 
 impl StepKind {

@@ -169,6 +169,20 @@ impl Decision {
     }
 }
 
+impl Undecided {
+    /// The code for programs; the same on every interface.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NoPolicy => "NO_POLICY",
+            Self::PolicyOutdated(Freshness::Expired) => "POLICY_EXPIRED",
+            Self::PolicyOutdated(_) => "POLICY_STALE",
+            Self::UnknownHierarchy { .. } => "UNKNOWN_HIERARCHY",
+            Self::ConditionsTooCostly => "CONDITIONS_TOO_COSTLY",
+            Self::DamagedPolicy => "DAMAGED_POLICY",
+        }
+    }
+}
+
 impl ReasonCode {
     /// All of them.
     pub const ALL: [Self; 14] = [

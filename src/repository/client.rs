@@ -6,7 +6,7 @@
 //! decides by is another matter, and its own.
 
 use bytes::Bytes;
-use jiff::Timestamp as Time;
+use jiff::{SignedDuration, Timestamp as Time};
 use tokio::io::AsyncWrite;
 
 use super::store::{Downloaded, Fetched, Store, StoreError};
@@ -80,6 +80,21 @@ impl From<StoreError> for PollError {
     }
 }
 
+/// An entity tag, and whether another file could still come to have it.
+///
+/// Web servers commonly make tags of the length and the second of the last change. Two timestamps of one second have
+/// one length, so a tag stands for its file only when the file was read once more after that second.
+#[derive(Clone, Debug)]
+struct Tag {
+    etag: String,
+    /// When the file was first read.
+    since: Time,
+    settled: bool,
+}
+
+/// After this nothing more is written in the second of the first read, with one to spare for its rounding.
+const SETTLES: SignedDuration = SignedDuration::from_secs(2);
+
 /// One repository as one reader sees it.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -88,7 +103,7 @@ pub struct Client {
     anchor: Bytes,
     trusted: TrustedState,
     /// The entity tag of the timestamp after which everything was fetched and found good.
-    timestamp_etag: Option<String>,
+    tag: Option<Tag>,
     /// The last publication whose metadata was complete.
     current: Option<Publication>,
     limits: Limits,
@@ -103,7 +118,7 @@ impl Client {
     pub fn new(store: Store, trusted_root: impl Into<Bytes>, limits: Limits) -> Result<Self, Refused> {
         let anchor = trusted_root.into();
         let trusted = TrustedState::new(anchor.clone())?;
-        Ok(Self { store, anchor, trusted, timestamp_etag: None, current: None, limits })
+        Ok(Self { store, anchor, trusted, tag: None, current: None, limits })
     }
 
     /// Begins with what [`persist`](Self::persist) gave, by name, and the root that the operator trusts. Without
@@ -144,7 +159,7 @@ impl Client {
         let root = newest_root(&given, anchor.as_ref(), root)?;
         let trusted = TrustedState::restore(root, timestamp, snapshot, targets)?;
         let current = trusted.publication()?;
-        Ok(Self { store, anchor: given, trusted, timestamp_etag: None, current, limits })
+        Ok(Self { store, anchor: given, trusted, tag: None, current, limits })
     }
 
     /// What is to be kept on disk so that [`restore`](Self::restore) knows what was seen: names and bytes. They are
@@ -175,7 +190,25 @@ impl Client {
 
     /// The entity tag of the timestamp, for a publisher that replaces it.
     pub(super) fn timestamp_etag(&self) -> Option<&str> {
-        self.timestamp_etag.as_deref()
+        self.tag.as_ref().map(|tag| tag.etag.as_str())
+    }
+
+    /// What to ask with: nothing while the tag may come to stand for another file.
+    fn settled_etag(&self) -> Option<&str> {
+        self.tag.as_ref().filter(|tag| tag.settled).map(|tag| tag.etag.as_str())
+    }
+
+    /// The tag of the known timestamp, which was read once more.
+    fn tagged(&self, etag: String, now: Time) -> Tag {
+        match &self.tag {
+            // A clock that was set back begins anew.
+            Some(tag) if tag.etag == etag && now >= tag.since => Tag {
+                etag,
+                since: tag.since,
+                settled: tag.settled || now.duration_since(tag.since) >= SETTLES,
+            },
+            _ => Tag { etag, since: now, settled: self.store.tags_tell_all() },
+        }
     }
 
     /// Looks once. A change is told once: whoever cannot fetch or use its bundle keeps it in mind and tries again,
@@ -186,14 +219,22 @@ impl Client {
     /// The store cannot be reached, or what is there is refused. What was trusted before still is, and the next
     /// look goes on from there.
     pub async fn poll(&mut self, now: Time) -> Result<Poll, PollError> {
-        let mut fetched = self.fetch_timestamp(self.timestamp_etag.as_deref()).await?;
+        let mut fetched = self.fetch_timestamp(self.settled_etag()).await?;
         if fetched.is_none() && self.trusted.fresh(now).is_ok() {
+            return Ok(Poll::Unchanged);
+        }
+        // Read whole for the sake of its tag, and still the one after which everything was found good.
+        if let (Some((bytes, Some(etag))), Some(_)) = (&fetched, &self.tag)
+            && self.trusted.timestamp().is_some_and(|kept| kept.bytes() == bytes)
+            && self.trusted.fresh(now).is_ok()
+        {
+            self.tag = Some(self.tagged(etag.clone(), now));
             return Ok(Poll::Unchanged);
         }
         // Either there is news, or what there is has expired: only a new root could mend that without news.
         if self.update_roots().await? || fetched.is_none() {
             // What was fetched before the root may be signed with the keys of yesterday.
-            self.timestamp_etag = None;
+            self.tag = None;
             fetched = self.fetch_timestamp(None).await?;
         }
         let Some((bytes, etag)) = fetched else { return Ok(Poll::Unchanged) };
@@ -209,7 +250,7 @@ impl Client {
         // What was seen before was fresh then.
         self.trusted.fresh(now)?;
         // Only now: a look that fails half way must not find everything unchanged the next time.
-        self.timestamp_etag = etag;
+        self.tag = etag.map(|etag| Tag { etag, since: now, settled: self.store.tags_tell_all() });
         let before = std::mem::replace(&mut self.current, self.trusted.publication()?);
         Ok(match (&before, &self.current) {
             (_, None) => Poll::Empty,

@@ -138,6 +138,11 @@ impl Store {
         Self { inner, prefix, kind, name }
     }
 
+    /// Whether an entity tag is another one for every content. Those of web servers often are not.
+    pub(super) const fn tags_tell_all(&self) -> bool {
+        !matches!(self.kind, Kind::ReadOnly)
+    }
+
     /// Reads a file of at most `max_bytes`, unless it is still the one of `if_none_match`.
     ///
     /// # Errors

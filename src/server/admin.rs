@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 
 use crate::authorizer::Authorizer;
 use crate::metrics::{self, Metrics};
-use crate::readiness::{Readiness, Report};
+use crate::readiness::{Readiness, Report, SERVING_RUNTIME};
 
 /// A serving runtime that does not run a trivial task within this is not serving.
 const ROUND_TRIP: Duration = Duration::from_secs(1);
@@ -53,8 +53,9 @@ async fn readyz(State(state): State<AdminState>, RawQuery(query): RawQuery, head
     let served = tokio::time::timeout(ROUND_TRIP, state.serving.spawn(async {})).await;
     if !matches!(served, Ok(Ok(()))) {
         report.ready = false;
-        report.pending.push("serving-runtime");
+        report.pending.push(SERVING_RUNTIME);
     }
+    report.judge();
     let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let json = query.is_some_and(|query| query.split('&').any(|part| part == "format=json"))
         || headers
@@ -75,6 +76,10 @@ fn text(report: &Report) -> String {
     // Writing to a string does not fail.
     if !report.pending.is_empty() {
         let _ok = writeln!(text, "pending: {}", report.pending.join(", "));
+    }
+    let _ok = writeln!(text, "state: {}", report.state.name());
+    for reason in &report.reasons {
+        let _ok = writeln!(text, "reason: {reason}");
     }
     if let Some(policy) = &report.policy {
         let _ok = writeln!(
@@ -97,12 +102,7 @@ fn text(report: &Report) -> String {
 }
 
 async fn metrics_text(State(state): State<AdminState>) -> Response {
-    let (entries, bytes) = state.authorizer.cache_size();
-    state.metrics.set_cache_size(entries, bytes);
-    match state.metrics.encode() {
-        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-    }
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], state.metrics.encode()).into_response()
 }
 
 #[cfg(test)]
@@ -114,7 +114,10 @@ mod tests {
     fn the_text_names_what_is_pending_and_what_failed() {
         let readiness = Readiness::new();
         let block = readiness.block("policy");
-        assert_eq!(text(&readiness.report()), "not ready\npending: policy\n");
+        assert_eq!(
+            text(&readiness.report()),
+            "not ready\npending: policy\nstate: starting\nreason: no policy has become active yet\n"
+        );
         drop(block);
         readiness.policy_activated(PolicyDetail {
             generation: 1,
@@ -128,7 +131,8 @@ mod tests {
         });
         assert_eq!(
             text(&readiness.report()),
-            "ready\npolicy: generation 1, serial 0, sha256:00, active since 1970-01-01T00:00:00Z\nlast reload, at 1970-01-01T00:00:00Z, was \
+            "ready\nstate: degraded\nreason: what is newest was refused at 1970-01-01T00:00:00Z: a.json:1:1: bad\n\
+             policy: generation 1, serial 0, sha256:00, active since 1970-01-01T00:00:00Z\nlast reload, at 1970-01-01T00:00:00Z, was \
              refused and changed nothing:\n  a.json:1:1: bad\n"
         );
     }

@@ -651,14 +651,7 @@ pub const fn undecided_code(undecided: &Undecided) -> Code {
 
 /// The name of "could not decide" in metrics, spans and `google.rpc.ErrorInfo`.
 pub const fn undecided_reason(undecided: &Undecided) -> &'static str {
-    match undecided {
-        Undecided::NoPolicy => "NO_POLICY",
-        Undecided::PolicyOutdated(Freshness::Expired) => "POLICY_EXPIRED",
-        Undecided::PolicyOutdated(_) => "POLICY_STALE",
-        Undecided::UnknownHierarchy { .. } => "UNKNOWN_HIERARCHY",
-        Undecided::ConditionsTooCostly => "CONDITIONS_TOO_COSTLY",
-        Undecided::DamagedPolicy => "DAMAGED_POLICY",
-    }
+    undecided.code()
 }
 
 /// The whole status.

@@ -7,28 +7,31 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use opentelemetry_sdk::trace::SdkTracer;
-use prometheus_client::metrics::counter::Counter;
 use tokio::sync::Semaphore;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::authorizer::{Answer, Authorizer};
-use crate::metrics::{CheckLabels, Metrics, QueryLabels};
+use crate::authorizer::{Answer, Authorizer, CACHE_NAMES};
+use crate::metrics::{Counter, Histogram, Metrics};
 use crate::model::{Action, Freshness, Plane, ReasonCode, Scope, Undecided};
 use crate::proto::v1;
 use crate::proto::v1::authorization_service_server::{AuthorizationService, AuthorizationServiceServer};
+use crate::record::{Notes, Recorder};
 use crate::snapshot::Snapshot;
+use crate::telemetry::names::metric;
+use crate::telemetry::{TraceOptions, Traces};
 
 use super::Transport;
 use super::convert::{self, Asked};
 use super::explain::{self, Unanswered};
 use super::health::Health;
+use super::record::{BatchCall, CheckCall, trace_ids};
 use super::status::{PolicyFeed, Watched};
-use super::trace::{CallSpan, Method, Tracing};
+use super::trace::{Call, Decided, Item, Method, Tracing};
 
 /// Settings of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +53,10 @@ pub struct AuthorizationApi {
     queries: Queries,
     feed: PolicyFeed,
     /// `None` where nobody receives traces: then nothing of them is on the path.
-    tracing: Option<Tracing>,
+    tracing: Option<Arc<Tracing>>,
+    /// `None` where nobody asked for records: then nothing of them is on the path.
+    records: Option<Recorder>,
+    transport: &'static str,
 }
 
 /// What explains and lists, beside the checks.
@@ -95,51 +101,82 @@ impl AuthorizationApi {
         transport: Transport,
         metrics: &Metrics,
         feed: PolicyFeed,
-        tracer: Option<SdkTracer>,
+        traces: Option<(Traces, TraceOptions)>,
     ) -> Self {
+        let tracing = traces
+            .map(|(traces, options)| Arc::new(Tracing::new(traces, options, transport, authorizer.clone())));
         Self {
             authorizer,
             max_batch_items: settings.max_batch_items,
             counters: Counters::bind(metrics, transport),
             queries: Queries::new(metrics, transport),
             feed,
-            tracing: tracer.map(Tracing::new),
+            tracing,
+            records: None,
+            transport: transport.name(),
         }
+    }
+
+    /// The same, recording what it decides.
+    pub fn with_records(self, records: Option<Recorder>) -> Self {
+        Self { records, ..self }
     }
 
     fn check_now(
         &self,
         wire: &v1::CheckRequest,
-        mut span: Option<&mut CallSpan>,
+        call: Option<&Call<'_>>,
+        mut notes: Option<&mut Notes<'_>>,
     ) -> Result<v1::CheckResponse, Status> {
         let asked = convert::check_request(wire).map_err(|violations| {
             self.counters.invalid.inc();
-            if let Some(span) = &mut span {
-                span.invalid();
+            if let Some(call) = call {
+                call.refused(Code::InvalidArgument);
             }
             violations.into_status()
         })?;
         let active = self.authorizer.snapshot();
+        if let Some(notes) = notes.as_deref_mut() {
+            notes.under(&active);
+        }
         let outcome = match active.get() {
-            Some(snapshot) => self.decide(snapshot, &asked).map(|answer| (snapshot, answer)),
-            None => Err(self.counters.count_undecided(Undecided::NoPolicy)),
+            Some(snapshot) => {
+                let decided = self.decide(snapshot, &asked, notes.as_deref_mut());
+                decided.map(|(answer, took)| (snapshot, answer, took))
+            }
+            None => {
+                if let Some(notes) = notes.take() {
+                    notes.no_policy(&self.authorizer);
+                }
+                Err(self.counters.count_undecided(asked.request.plane, Undecided::NoPolicy))
+            }
         };
         match outcome {
-            Ok((snapshot, answer)) => {
-                if let Some(span) = span {
-                    span.answered(&wire.request_id, &asked.request, snapshot, &answer);
+            Ok((snapshot, answer, took)) => {
+                let result = convert::result(snapshot, &asked, &answer);
+                if let Some(call) = call {
+                    let decided = Decided { asked: &asked, answer: &answer, reason: &result.reason, took };
+                    call.answered(&wire.request_id, snapshot, &decided);
                 }
-                Ok(v1::CheckResponse {
-                    result: Some(convert::result(snapshot, &asked, &answer)),
+                let response = v1::CheckResponse {
+                    result: Some(result),
                     policy: Some(convert::identity(&self.authorizer, snapshot)),
                     request_id: wire.request_id.clone(),
-                })
+                };
+                if let Some(notes) = notes {
+                    notes.decided(None, Ok(answer));
+                }
+                Ok(response)
             }
             Err(undecided) => {
-                if let Some(span) = span {
-                    span.undecided(&wire.request_id, &asked.request, active.get(), &undecided);
+                if let Some(call) = call {
+                    call.undecided(&wire.request_id, &asked, active.get(), &undecided);
                 }
-                Err(convert::undecided_status(&undecided))
+                let status = convert::undecided_status(&undecided);
+                if let Some(notes) = notes {
+                    notes.decided(None, Err(undecided));
+                }
+                Err(status)
             }
         }
     }
@@ -147,32 +184,71 @@ impl AuthorizationApi {
     fn batch_check_now(
         &self,
         wire: &v1::BatchCheckRequest,
-        mut span: Option<&mut CallSpan>,
+        call: Option<&Call<'_>>,
+        mut notes: Option<&mut Notes<'_>>,
     ) -> Result<v1::BatchCheckResponse, Status> {
         let batch = convert::batch(wire, self.max_batch_items).map_err(|error| {
             self.counters.invalid.inc();
-            if let Some(span) = &mut span {
-                span.invalid();
+            if let Some(call) = call {
+                call.refused(Code::InvalidArgument);
             }
             error.into_status()
         })?;
         // One snapshot for all items: they must not disagree about the policy.
         let active = self.authorizer.snapshot();
-        if let Some(span) = &mut span {
-            span.batch(&wire.request_id, active.get(), wire.items.len());
-        }
+        let call = call.filter(|call| call.may_be_told());
         let Some(snapshot) = active.get() else {
-            return Err(convert::undecided_status(&self.counters.count_undecided(Undecided::NoPolicy)));
+            if let Some(notes) = notes {
+                notes.no_policy(&self.authorizer);
+            }
+            if let Some(call) = call {
+                call.batch(&wire.request_id, None, wire.items.len(), &[]);
+            }
+            let undecided = self.counters.count_undecided(Plane::Control, Undecided::NoPolicy);
+            return Err(convert::undecided_status(&undecided));
         };
+        if let Some(notes) = notes.as_deref_mut() {
+            notes.under(&active);
+        }
         self.counters.batch_items.inc_by(u64::try_from(wire.items.len()).unwrap_or(u64::MAX));
-        let results = wire
-            .items
-            .iter()
-            .enumerate()
-            .map(|(index, item)| v1::BatchCheckItemResult {
-                outcome: Some(self.item(snapshot, &batch, index, item, span.as_deref_mut())),
-            })
-            .collect();
+        let mut told = Vec::with_capacity(if call.is_some() { wire.items.len() } else { 0 });
+        let mut began = Instant::now();
+        let mut results = Vec::with_capacity(wire.items.len());
+        for (index, item) in wire.items.iter().enumerate() {
+            let (outcome, kept) = match batch.item(index, item) {
+                Ok(asked) => {
+                    let decided = self.decide(snapshot, &asked, notes.as_deref_mut());
+                    let decided = decided.map(|(answer, _)| answer);
+                    let outcome = convert_outcome(snapshot, &asked, &decided);
+                    if call.is_some() {
+                        if let Some(notes) = notes.as_deref_mut() {
+                            notes.decided(Some(index), decided.clone());
+                        }
+                        (outcome, Some((asked, decided)))
+                    } else {
+                        if let Some(notes) = notes.as_deref_mut() {
+                            notes.decided(Some(index), decided);
+                        }
+                        (outcome, None)
+                    }
+                }
+                Err(violations) => {
+                    self.counters.invalid.inc();
+                    (v1::batch_check_item_result::Outcome::Error(violations.into_item()), None)
+                }
+            };
+            results.push(v1::BatchCheckItemResult { outcome: Some(outcome) });
+            let ended = Instant::now();
+            let took = ended.saturating_duration_since(began);
+            self.counters.batch_item.observe(took);
+            if call.is_some() {
+                told.push(Item { outcome: kept, ended, took });
+            }
+            began = ended;
+        }
+        if let Some(call) = call {
+            call.batch(&wire.request_id, Some(snapshot), wire.items.len(), &told);
+        }
         Ok(v1::BatchCheckResponse {
             results,
             policy: Some(convert::identity(&self.authorizer, snapshot)),
@@ -181,44 +257,44 @@ impl AuthorizationApi {
         })
     }
 
-    fn item<'a>(
+    fn decide(
         &self,
         snapshot: &Snapshot,
-        batch: &convert::Batch<'a>,
-        index: usize,
-        item: &'a v1::BatchCheckItem,
-        span: Option<&mut CallSpan>,
-    ) -> v1::batch_check_item_result::Outcome {
-        use v1::batch_check_item_result::Outcome;
-
-        let asked = match batch.item(index, item) {
-            Ok(asked) => asked,
-            Err(violations) => {
-                self.counters.invalid.inc();
-                return Outcome::Error(violations.into_item());
+        asked: &Asked<'_>,
+        notes: Option<&mut Notes<'_>>,
+    ) -> Result<(Answer, Duration), Undecided> {
+        let (request, agent) = (&asked.request, asked.agent.as_ref());
+        let began = Instant::now();
+        let (outcome, took) = match notes {
+            None => (self.authorizer.check(snapshot, request, agent), began.elapsed()),
+            Some(notes) => {
+                let outcome = notes.decide(&self.authorizer, snapshot, request, agent);
+                (outcome, notes.took(began.elapsed()))
             }
         };
-        let outcome = self.decide(snapshot, &asked);
-        if let Some(span) = span {
-            span.item(index, &asked.request, snapshot, outcome.as_ref());
-        }
         match outcome {
-            Ok(answer) => Outcome::Result(convert::result(snapshot, &asked, &answer)),
-            Err(undecided) => Outcome::Error(convert::undecided_item(&undecided)),
-        }
-    }
-
-    fn decide(&self, snapshot: &Snapshot, asked: &Asked<'_>) -> Result<Answer, Undecided> {
-        match self.authorizer.check(snapshot, &asked.request, asked.agent.as_ref()) {
             Ok(answer) => {
-                self.counters.count(asked.request.plane, &answer);
-                Ok(answer)
+                self.counters.count(asked.request.plane, &answer, took);
+                Ok((answer, took))
             }
             Err(undecided) => {
                 log_damage(snapshot, &undecided);
-                Err(self.counters.count_undecided(undecided))
+                Err(self.counters.count_undecided(asked.request.plane, undecided))
             }
         }
+    }
+}
+
+fn convert_outcome(
+    snapshot: &Snapshot,
+    asked: &Asked<'_>,
+    decided: &Result<Answer, Undecided>,
+) -> v1::batch_check_item_result::Outcome {
+    use v1::batch_check_item_result::Outcome;
+
+    match decided {
+        Ok(answer) => Outcome::Result(convert::result(snapshot, asked, answer)),
+        Err(undecided) => Outcome::Error(convert::undecided_item(undecided)),
     }
 }
 
@@ -228,29 +304,31 @@ impl AuthorizationApi {
         &self,
         method: Method,
         request: Request<Q>,
-        answer: fn(&Authorizer, &Q, Option<&mut CallSpan>) -> Result<A, Unanswered>,
+        answer: fn(&Authorizer, &Q, Option<&Call<'_>>) -> Result<A, Unanswered>,
     ) -> Result<Response<A>, Status> {
-        let mut span = self.tracing.as_ref().map(|tracing| tracing.start(method, request.metadata()));
+        let began = Instant::now();
         let Ok(admitted) = Arc::clone(&self.queries.admitted).try_acquire_owned() else {
-            if let Some(span) = &mut span {
-                span.refused(Code::ResourceExhausted);
+            if let Some(tracing) = &self.tracing {
+                tracing.call(method, request.metadata(), began).refused(Code::ResourceExhausted);
             }
             self.queries.count(method, "busy");
             return Err(busy());
         };
         let running = Arc::clone(&self.queries.running).acquire_owned().await;
-        let authorizer = self.authorizer.clone();
+        let (authorizer, tracing) = (self.authorizer.clone(), self.tracing.clone());
         let work = tokio::task::spawn_blocking(move || {
             // The work goes on when the caller goes away, so it keeps its place itself.
             let _place = (admitted, running);
-            let outcome = answer(&authorizer, request.get_ref(), span.as_mut());
-            if let (Some(span), Err(Unanswered::Malformed(_) | Unanswered::TooManyOperations(_))) =
-                (&mut span, &outcome)
-            {
-                span.invalid();
-            }
-            if let (Some(span), Err(Unanswered::Outdated(_))) = (&mut span, &outcome) {
-                span.refused(Code::Aborted);
+            let call = tracing.as_ref().map(|tracing| tracing.call(method, request.metadata(), began));
+            let outcome = answer(&authorizer, request.get_ref(), call.as_ref());
+            if let (Some(call), Err(unanswered)) = (&call, &outcome) {
+                match unanswered {
+                    Unanswered::Malformed(_) | Unanswered::TooManyOperations(_) => {
+                        call.refused(Code::InvalidArgument);
+                    }
+                    Unanswered::Outdated(_) => call.refused(Code::Aborted),
+                    Unanswered::Undecided(_) => {}
+                }
             }
             outcome
         });
@@ -272,52 +350,52 @@ impl AuthorizationApi {
 fn explain_now(
     authorizer: &Authorizer,
     wire: &v1::ExplainRequest,
-    span: Option<&mut CallSpan>,
+    call: Option<&Call<'_>>,
 ) -> Result<v1::ExplainResponse, Unanswered> {
     let asked = explain::explain_request(wire).map_err(Unanswered::Malformed)?;
     let request_id = wire.check.as_ref().map_or("", |check| check.request_id.as_str());
     let active = authorizer.snapshot();
+    let began = Instant::now();
     let outcome = with_policy(active.get(), |snapshot| {
         let explained = authorizer.explain(snapshot, &asked.request, asked.agent.as_ref());
         explained.map(|explained| (snapshot, explained)).map_err(Unanswered::Undecided)
     });
-    if let Some(span) = span {
-        match &outcome {
-            Ok((snapshot, explained)) => {
-                span.answered(request_id, &asked.request, snapshot, &explained.answer);
-            }
-            Err(Unanswered::Undecided(undecided)) => {
-                span.undecided(request_id, &asked.request, active.get(), undecided);
-            }
-            Err(_) => {}
-        }
+    let took = began.elapsed();
+    if let (Some(call), Err(Unanswered::Undecided(undecided))) = (call, &outcome) {
+        call.undecided(request_id, &asked, active.get(), undecided);
     }
     let (snapshot, explained) = outcome?;
-    Ok(explain::explained(authorizer, snapshot, &asked, &explained, request_id))
+    let response = explain::explained(authorizer, snapshot, &asked, &explained, request_id);
+    if let Some(call) = call {
+        let reason = response.result.as_ref().map_or("", |result| result.reason.as_str());
+        let decided = Decided { asked: &asked, answer: &explained.answer, reason, took };
+        call.answered(request_id, snapshot, &decided);
+    }
+    Ok(response)
 }
 
 fn list_permissions_now(
     authorizer: &Authorizer,
     wire: &v1::ListPermissionsRequest,
-    span: Option<&mut CallSpan>,
+    call: Option<&Call<'_>>,
 ) -> Result<v1::ListPermissionsResponse, Unanswered> {
     let asked = explain::permissions_request(wire)?;
     let active = authorizer.snapshot();
     let outcome = with_policy(active.get(), |snapshot| explain::permissions(authorizer, snapshot, &asked));
-    listed(span, &wire.request_id, (None, asked.scope), active.get(), &outcome);
+    listed(call, &wire.request_id, (None, asked.scope), active.get(), &outcome);
     outcome
 }
 
 fn list_principals_now(
     authorizer: &Authorizer,
     wire: &v1::ListPrincipalsRequest,
-    span: Option<&mut CallSpan>,
+    call: Option<&Call<'_>>,
 ) -> Result<v1::ListPrincipalsResponse, Unanswered> {
     let asked = explain::principals_request(wire)?;
     let active = authorizer.snapshot();
     let outcome = with_policy(active.get(), |snapshot| explain::principals(authorizer, snapshot, &asked));
     let what = (Some((asked.action, asked.plane)), asked.scope);
-    listed(span, &wire.request_id, what, active.get(), &outcome);
+    listed(call, &wire.request_id, what, active.get(), &outcome);
     outcome
 }
 
@@ -334,16 +412,16 @@ fn with_policy<'s, A>(
 }
 
 fn listed<A>(
-    span: Option<&mut CallSpan>,
+    call: Option<&Call<'_>>,
     request_id: &str,
     what: (Option<(Action<'_>, Plane)>, Scope<'_>),
     snapshot: Option<&Snapshot>,
     outcome: &Result<A, Unanswered>,
 ) {
-    let Some(span) = span else { return };
+    let Some(call) = call else { return };
     match outcome {
-        Ok(_) => span.listed(request_id, what, snapshot, Ok(())),
-        Err(Unanswered::Undecided(undecided)) => span.listed(request_id, what, snapshot, Err(undecided)),
+        Ok(_) => call.listed(request_id, what, snapshot, Ok(())),
+        Err(Unanswered::Undecided(undecided)) => call.listed(request_id, what, snapshot, Err(undecided)),
         Err(_) => {}
     }
 }
@@ -374,7 +452,7 @@ impl Queries {
 
     fn count(&self, method: Method, outcome: &'static str) {
         let (method, _) = method.names();
-        self.metrics.queries(QueryLabels { method, outcome, transport: self.transport.name() }).inc();
+        self.metrics.counter(&metric::QUERIES, &[method, outcome, self.transport.name()]).inc();
     }
 }
 
@@ -398,17 +476,40 @@ impl AuthorizationService for AuthorizationApi {
     }
 
     async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
-        let mut span = self.tracing.as_ref().map(|tracing| tracing.start(Method::Check, request.metadata()));
-        self.check_now(request.get_ref(), span.as_mut()).map(Response::new)
+        let began = Instant::now();
+        let tracing = self.tracing.as_ref();
+        let call = tracing.map(|tracing| tracing.call(Method::Check, request.metadata(), began));
+        let Some(records) = &self.records else {
+            let answer = self.check_now(request.get_ref(), call.as_ref(), None);
+            self.counters.check.observe(began.elapsed());
+            return answer.map(Response::new);
+        };
+        let mut notes = records.notes();
+        let answer = self.check_now(request.get_ref(), call.as_ref(), Some(&mut notes));
+        let trace = trace_ids(call.and_then(Call::into_context).as_ref(), request.metadata());
+        notes.keep(|| CheckCall(request.into_inner()), trace, self.transport).await;
+        self.counters.check.observe(began.elapsed());
+        answer.map(Response::new)
     }
 
     async fn batch_check(
         &self,
         request: Request<v1::BatchCheckRequest>,
     ) -> Result<Response<v1::BatchCheckResponse>, Status> {
-        let mut span =
-            self.tracing.as_ref().map(|tracing| tracing.start(Method::BatchCheck, request.metadata()));
-        self.batch_check_now(request.get_ref(), span.as_mut()).map(Response::new)
+        let began = Instant::now();
+        let tracing = self.tracing.as_ref();
+        let call = tracing.map(|tracing| tracing.call(Method::BatchCheck, request.metadata(), began));
+        let Some(records) = &self.records else {
+            let answer = self.batch_check_now(request.get_ref(), call.as_ref(), None);
+            self.counters.batch_check.observe(began.elapsed());
+            return answer.map(Response::new);
+        };
+        let mut notes = records.notes();
+        let answer = self.batch_check_now(request.get_ref(), call.as_ref(), Some(&mut notes));
+        let trace = trace_ids(call.and_then(Call::into_context).as_ref(), request.metadata());
+        notes.keep(|| BatchCall(request.into_inner()), trace, self.transport).await;
+        self.counters.batch_check.observe(began.elapsed());
+        answer.map(Response::new)
     }
 
     async fn explain(
@@ -439,64 +540,83 @@ impl AuthorizationService for AuthorizationApi {
 #[derive(Debug)]
 struct Counters {
     /// Indexed by [`slot`].
-    checks: [Counter; SLOTS],
-    no_policy: Counter,
-    policy_stale: Counter,
-    policy_expired: Counter,
-    unknown_hierarchy: Counter,
-    conditions_too_costly: Counter,
-    damaged_policy: Counter,
+    decisions: Vec<Counter>,
+    /// Two for each of [`UNDECIDED`], one a plane.
+    undecided: Vec<Counter>,
+    /// Indexed by plane and cache, as [`slot`].
+    evaluations: Vec<Histogram>,
+    check: Histogram,
+    batch_check: Histogram,
+    batch_item: Histogram,
     invalid: Counter,
     batch_items: Counter,
 }
 
-/// The reason implies the decision, so the reasons, two planes and two ways of getting there are all there is.
-const fn slot(reason: ReasonCode, plane: Plane, cached: bool) -> usize {
-    let plane = match plane {
-        Plane::Control => 0,
-        Plane::Data => 2,
-    };
-    reason.index() * 4 + plane + cached as usize
+const PLANES: [Plane; 2] = [Plane::Control, Plane::Data];
+
+/// Why there can be no decision, as the metrics tell it apart.
+const UNDECIDED: [Undecided; 6] = [
+    Undecided::NoPolicy,
+    Undecided::PolicyOutdated(Freshness::Stale),
+    Undecided::PolicyOutdated(Freshness::Expired),
+    Undecided::UnknownHierarchy { holder: String::new() },
+    Undecided::ConditionsTooCostly,
+    Undecided::DamagedPolicy,
+];
+
+/// Of a plane and what the cache had to do with it.
+const fn way(plane: Plane, cache: usize) -> usize {
+    plane as usize * CACHE_NAMES.len() + cache
 }
 
-const SLOTS: usize = ReasonCode::ALL.len() * 4;
+/// The reason implies the decision, so the reasons, two planes and three ways of getting there are all there is.
+const fn slot(reason: ReasonCode, plane: Plane, cache: usize) -> usize {
+    reason.index() * PLANES.len() * CACHE_NAMES.len() + way(plane, cache)
+}
 
 impl Counters {
     fn bind(metrics: &Metrics, transport: Transport) -> Self {
-        let mut checks: [Counter; SLOTS] = std::array::from_fn(|_| Counter::default());
-        for reason in ReasonCode::ALL {
-            for (plane, plane_name) in [(Plane::Control, "control"), (Plane::Data, "data")] {
-                for (cached, cached_name) in [(false, "false"), (true, "true")] {
-                    if let Some(counter) = checks.get_mut(slot(reason, plane, cached)) {
-                        *counter = metrics.checks(CheckLabels {
-                            decision: reason.decision(),
-                            reason: reason.name(),
-                            plane: plane_name,
-                            cached: cached_name,
-                            transport: transport.name(),
-                        });
-                    }
-                }
-            }
-        }
-        let undecided = |undecided: &Undecided| metrics.undecided(convert::undecided_reason(undecided));
+        let transport = transport.name();
+        let ways: Vec<(&str, &str)> =
+            PLANES.iter().flat_map(|plane| CACHE_NAMES.iter().map(|cache| (plane.name(), *cache))).collect();
+        let decisions: Vec<Vec<&str>> = ReasonCode::ALL
+            .iter()
+            .flat_map(|reason| {
+                ways.iter()
+                    .map(|(plane, cache)| vec![reason.decision(), reason.name(), plane, cache, transport])
+            })
+            .collect();
+        let undecided: Vec<Vec<&str>> = UNDECIDED
+            .iter()
+            .flat_map(|undecided| {
+                let reason = convert::undecided_reason(undecided);
+                PLANES.iter().map(move |plane| vec!["Undecided", reason, plane.name(), "bypass", transport])
+            })
+            .collect();
+        let took =
+            |method: Method| metrics.histogram(&metric::CHECK_DURATION, &[method.names().0, transport]);
         Self {
-            checks,
-            no_policy: undecided(&Undecided::NoPolicy),
-            policy_stale: undecided(&Undecided::PolicyOutdated(Freshness::Stale)),
-            policy_expired: undecided(&Undecided::PolicyOutdated(Freshness::Expired)),
-            unknown_hierarchy: undecided(&Undecided::UnknownHierarchy { holder: String::new() }),
-            conditions_too_costly: undecided(&Undecided::ConditionsTooCostly),
-            damaged_policy: undecided(&Undecided::DamagedPolicy),
-            invalid: metrics.invalid(),
-            batch_items: metrics.batch_items(),
+            decisions: metrics.counters(&metric::DECISIONS, decisions.into_iter()),
+            undecided: metrics.counters(&metric::DECISIONS, undecided.into_iter()),
+            evaluations: ways
+                .iter()
+                .map(|(plane, cache)| metrics.histogram(&metric::EVALUATION_DURATION, &[plane, cache]))
+                .collect(),
+            check: took(Method::Check),
+            batch_check: took(Method::BatchCheck),
+            batch_item: metrics.histogram(&metric::BATCH_ITEM_DURATION, &[transport]),
+            invalid: metrics.counter(&metric::INVALID_REQUESTS, &[]),
+            batch_items: metrics.counter(&metric::BATCH_ITEMS, &[]),
         }
     }
 
-    fn count(&self, plane: Plane, answer: &Answer) {
-        let reason = answer.evaluation.decision.reason_code();
-        if let Some(counter) = self.checks.get(slot(reason, plane, answer.cached)) {
+    fn count(&self, plane: Plane, answer: &Answer, took: Duration) {
+        let (reason, cache) = (answer.evaluation.decision.reason_code(), answer.cache_use());
+        if let Some(counter) = self.decisions.get(slot(reason, plane, cache)) {
             counter.inc();
+        }
+        if let Some(histogram) = self.evaluations.get(way(plane, cache)) {
+            histogram.observe(took);
         }
     }
 
@@ -507,24 +627,23 @@ impl Counters {
                 self.invalid.inc();
                 "invalid"
             }
-            Unanswered::Undecided(undecided) => {
-                self.count_undecided(undecided.clone());
-                "undecided"
-            }
+            Unanswered::Undecided(_) => "undecided",
             Unanswered::Outdated(_) => "aborted",
         }
     }
 
-    fn count_undecided(&self, undecided: Undecided) -> Undecided {
-        let counter = match undecided {
-            Undecided::NoPolicy => &self.no_policy,
-            Undecided::PolicyOutdated(Freshness::Expired) => &self.policy_expired,
-            Undecided::PolicyOutdated(_) => &self.policy_stale,
-            Undecided::UnknownHierarchy { .. } => &self.unknown_hierarchy,
-            Undecided::ConditionsTooCostly => &self.conditions_too_costly,
-            Undecided::DamagedPolicy => &self.damaged_policy,
+    fn count_undecided(&self, plane: Plane, undecided: Undecided) -> Undecided {
+        let reason = match undecided {
+            Undecided::NoPolicy => 0,
+            Undecided::PolicyOutdated(Freshness::Expired) => 2,
+            Undecided::PolicyOutdated(_) => 1,
+            Undecided::UnknownHierarchy { .. } => 3,
+            Undecided::ConditionsTooCostly => 4,
+            Undecided::DamagedPolicy => 5,
         };
-        counter.inc();
+        if let Some(counter) = self.undecided.get(reason * PLANES.len() + plane as usize) {
+            counter.inc();
+        }
         undecided
     }
 }
@@ -563,7 +682,7 @@ mod tests {
         assert_eq!(explain().await, Code::ResourceExhausted);
         drop(all);
         assert_eq!(explain().await, Code::Unavailable);
-        let text = metrics.encode().unwrap();
+        let text = metrics.encode();
         for (outcome, count) in [("undecided", 2), ("busy", 1)] {
             let line = format!(
                 "postern_queries_total{{method=\"Explain\",outcome=\"{outcome}\",transport=\"tcp\"}} {count}"

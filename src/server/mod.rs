@@ -11,6 +11,7 @@ pub mod explain;
 pub mod grpc;
 pub mod health;
 pub mod listen;
+pub mod record;
 pub mod status;
 mod trace;
 

@@ -1,17 +1,22 @@
 //! The one way a policy becomes active: swap the pointer, tell everybody, free the old one where nobody waits.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::sleep;
+use tracing::Span;
+use tracing::field::Empty;
 
 use crate::clock::Clock;
 use crate::metrics::{ActivePolicy, PolicyMetrics};
 use crate::policy::Policy;
 use crate::readiness::{Block, PolicyDetail, Readiness, ReloadFailure};
 use crate::snapshot::{PolicyWriter, Publication, Snapshot};
+use crate::telemetry::BRIDGED;
+use crate::telemetry::names::{attribute, span};
 
 /// How often a replaced policy is asked whether its last reader has gone.
 const RETIRE_POLL: Duration = Duration::from_millis(50);
@@ -33,9 +38,47 @@ pub struct Activator {
     pub activated: watch::Sender<u64>,
 }
 
+/// One look at a source, as a span; what is done in it are its steps.
+#[derive(Clone, Debug)]
+pub(super) struct Update(pub(super) Span);
+
+impl Update {
+    pub(super) fn begin(source: impl Display) -> Self {
+        Self(tracing::info_span!(
+            target: BRIDGED,
+            parent: None,
+            span::POLICY_UPDATE,
+            { attribute::POLICY_SOURCE } = %source,
+            { attribute::UPDATE_OUTCOME } = Empty,
+            otel.status_code = Empty,
+        ))
+    }
+
+    /// `unchanged` or `activated`.
+    pub(super) fn ended(&self, outcome: &'static str) {
+        self.0.record(attribute::UPDATE_OUTCOME, outcome);
+    }
+
+    pub(super) fn failed(&self) {
+        self.0.record(attribute::UPDATE_OUTCOME, "failed");
+        self.0.record("otel.status_code", "ERROR");
+    }
+}
+
+/// The step of getting what is new.
+pub(super) fn fetching() -> Span {
+    tracing::info_span!(target: BRIDGED, span::POLICY_FETCH)
+}
+
+/// The step of checking it.
+pub(super) fn verifying() -> Span {
+    tracing::info_span!(target: BRIDGED, span::POLICY_VERIFY)
+}
+
 impl Activator {
     /// Makes a policy the active one; without a publication it is that of a directory.
     pub fn activate(&mut self, policy: Policy, publication: Option<Arc<Publication>>) -> Arc<Snapshot> {
+        let _step = tracing::info_span!(target: BRIDGED, span::POLICY_ACTIVATE).entered();
         let now = self.clock.now();
         let counts = policy.counts();
         let (snapshot, previous) = match publication {
@@ -84,7 +127,7 @@ impl Activator {
 
     /// What is newest is what is active.
     pub fn unchanged(&self) {
-        self.metrics.unchanged();
+        self.metrics.unchanged(self.clock.now().as_duration().as_secs_f64());
         self.readiness.reload_unchanged();
     }
 

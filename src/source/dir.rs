@@ -19,6 +19,7 @@ use std::time::Duration;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tracing::{Instrument, Span};
 
 use crate::bundle::{self, BundleError};
 use crate::condition::Extensions;
@@ -26,7 +27,7 @@ use crate::documents::{self, Lenience, ReadOptions};
 use crate::model::{Problem, Problems, Severity};
 use crate::policy::{CompileOptions, Policy};
 
-use super::activate::{Activator, Hangup};
+use super::activate::{Activator, Hangup, Update, fetching, verifying};
 
 /// How often the directory is looked at where changes cannot be watched.
 const POLL_WITHOUT_WATCH: Duration = Duration::from_secs(2);
@@ -93,13 +94,13 @@ pub fn load(path: &Path, options: LoadOptions) -> Result<Loaded, Refused> {
     if bundle::is_bundle(path) {
         return load_bundle(path, options);
     }
-    let (documents, mut problems) = documents::load(path, options.reading());
+    let (documents, mut problems) = fetching().in_scope(|| documents::load(path, options.reading()));
     let files = documents.files.len();
     if problems.has_errors() {
         problems.sort();
         return Err(Refused { problems, files });
     }
-    match Policy::compile(&documents, options.compile) {
+    match verifying().in_scope(|| Policy::compile(&documents, options.compile)) {
         Ok(policy) => {
             problems.sort();
             Ok(Loaded { policy, warnings: problems, files })
@@ -155,23 +156,30 @@ impl Updater {
     }
 
     async fn load_first(&mut self) -> Result<String, Refused> {
-        let loaded = self.load().await?;
+        let update = Update::begin(self.path.display());
+        let loaded =
+            self.load().instrument(update.0.clone()).await.inspect_err(|_refused| update.failed())?;
         log_problems(&loaded.warnings);
-        Ok(self.activate(loaded))
+        update.ended("activated");
+        Ok(update.0.in_scope(|| self.activate(loaded)))
     }
 
     async fn reload(&mut self, why: &'static str, digest: &mut String) {
-        match self.load().await {
+        let update = Update::begin(self.path.display());
+        match self.load().instrument(update.0.clone()).await {
             Ok(loaded) if loaded.policy.digest() == digest => {
+                update.ended("unchanged");
                 tracing::debug!(why, "the policy is unchanged");
                 self.activator.unchanged();
                 tokio::task::spawn_blocking(move || drop(loaded));
             }
             Ok(loaded) => {
                 log_problems(&loaded.warnings);
-                *digest = self.activate(loaded);
+                update.ended("activated");
+                *digest = update.0.in_scope(|| self.activate(loaded));
             }
             Err(refused) => {
+                update.failed();
                 let errors = refused.problems.count(Severity::Error);
                 tracing::error!(why, errors, "the changed policy is refused, the active one stays");
                 log_problems(&refused.problems);
@@ -182,7 +190,9 @@ impl Updater {
 
     async fn load(&self) -> Result<Loaded, Refused> {
         let (path, options) = (self.path.clone(), self.options);
-        tokio::task::spawn_blocking(move || load(&path, options)).await.unwrap_or_else(|error| {
+        let update = Span::current();
+        let load = move || update.in_scope(|| load(&path, options));
+        tokio::task::spawn_blocking(load).await.unwrap_or_else(|error| {
             // A panic of a reader must not take the sidecar with it: the active policy is still good.
             let mut problems = Problems::new();
             problems.push(Problem::error("InternalError", format!("the policy could not be read: {error}")));

@@ -28,12 +28,13 @@ use futures_util::FutureExt;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::time::{sleep, timeout};
+use tracing::Instrument;
 
 use crate::bundle::{self, Bundle, BundleError, Check, Limits};
 use crate::repository::{self, Client, Location, LocationError, Opening, PollError, Store, StoreError};
 use crate::snapshot::{Lease, Publication};
 
-use super::activate::{Activator, Hangup};
+use super::activate::{Activator, Hangup, Update, fetching, verifying};
 use super::state::{Metadata, StateDir, StateError, Which};
 
 /// A source that fails is asked less often, up to this many intervals apart.
@@ -91,7 +92,15 @@ pub struct RemoteUpdater {
     mirrors: Vec<Mirror>,
     /// The newest metadata that was verified, whoever brought it: the high-water mark of all mirrors.
     latest: Option<Metadata>,
-    active: Option<Arc<Publication>>,
+    active: Option<Active>,
+}
+
+/// What decides.
+#[derive(Debug)]
+struct Active {
+    publication: Arc<Publication>,
+    /// A root that ends the keys of publications may begin their count again, so the number alone does not tell.
+    bundle_sha256: String,
 }
 
 /// A source, and what it said last.
@@ -221,7 +230,23 @@ impl RemoteUpdater {
                 continue;
             }
             let label = mirror.label.clone();
-            let outcome = self.ask_one(number).await;
+            let update = Update::begin(&label);
+            let before =
+                self.active.as_ref().map(|active| (active.publication.serial, active.bundle_sha256.clone()));
+            let outcome = self.ask_one(number).instrument(update.0.clone()).await;
+            match &outcome {
+                Ok(())
+                    if self
+                        .active
+                        .as_ref()
+                        .map(|active| (active.publication.serial, active.bundle_sha256.clone()))
+                        == before =>
+                {
+                    update.ended("unchanged");
+                }
+                Ok(()) => update.ended("activated"),
+                Err(_) => update.failed(),
+            }
             let Some(mirror) = self.mirrors.get_mut(number) else { continue };
             match outcome {
                 Ok(()) => {
@@ -264,7 +289,7 @@ impl RemoteUpdater {
             mirror.knows = Some(latest.clone());
         }
         // What was verified before the time is over stays verified.
-        let polled = timeout(LOOK, mirror.client.poll(now)).await;
+        let polled = timeout(LOOK, mirror.client.poll(now)).instrument(fetching()).await;
         let metadata = persisted(&mirror.client);
         let publication = mirror.client.current().cloned();
         let (label, client) = (mirror.label.clone(), mirror.client.clone());
@@ -281,12 +306,14 @@ impl RemoteUpdater {
             return Err(Failure::new("metadata", &"nothing has been published there yet"));
         };
         if let Some(active) = &self.active
-            && active.serial == publication.serial
+            && active.publication.serial == publication.serial
+            && active.bundle_sha256 == publication.bundle_sha256
         {
-            active.lease.renew(now, publication.expires);
+            active.publication.lease.renew(now, publication.expires);
             return Ok(());
         }
         let bundle = timeout(PATIENCE, self.bring(&client, &publication))
+            .instrument(fetching())
             .await
             .map_err(|_| Failure::new("bundle", &format_args!("not read within {PATIENCE:?}")))??;
         // Before it decides anything: whoever is killed from here on begins with what has been decided by, or with
@@ -333,7 +360,9 @@ impl RemoteUpdater {
             .await
             .map_err(|error| Failure::new("bundle", &error))?;
         let check = Check::Bounds { digest: digest(&publication.bundle_sha256) };
-        bundle::from_bytes_verified(bytes, check).map_err(|error| Failure::new("bundle", &error))
+        verifying()
+            .in_scope(|| bundle::from_bytes_verified(bytes, check))
+            .map_err(|error| Failure::new("bundle", &error))
     }
 
     async fn to_disk(
@@ -356,7 +385,8 @@ impl RemoteUpdater {
         let place = state.admit(incoming, sha256).map_err(|error| no_room(&error))?;
         // It was hashed while it came in.
         let check = Check::Bounds { digest: digest(sha256) };
-        bundle::open_verified(&place, Limits::default(), check)
+        verifying()
+            .in_scope(|| bundle::open_verified(&place, Limits::default(), check))
             .map_err(|error| Brought::Failed(Failure::new("bundle", &error)))
     }
 
@@ -377,16 +407,16 @@ impl RemoteUpdater {
             lease: Lease::new(confirmed, found.expires, self.settings.max_age),
         });
         self.activator.activate(bundle.policy, Some(Arc::clone(&publication)));
-        self.active = Some(publication);
+        self.active = Some(Active { publication, bundle_sha256: found.bundle_sha256.clone() });
     }
 
     fn tell_lease(&self) {
-        if let Some(active) = &self.active {
-            let now = self.activator.clock.now();
+        if let Some(Active { publication, .. }) = &self.active {
+            let (now, lease) = (self.activator.clock.now(), &publication.lease);
             self.activator.metrics.lease(
-                active.lease.confirmed().as_second(),
-                active.lease.expires().as_second(),
-                active.lease.freshness(now),
+                lease.confirmed().as_second(),
+                lease.expires().as_second(),
+                lease.freshness(now),
             );
         }
     }

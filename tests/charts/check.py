@@ -244,7 +244,7 @@ class Rendering(unittest.TestCase):
         for container in [*spec["containers"], *spec.get("initContainers", [])]:
             self.restricted_container(container)
             for mount in container["volumeMounts"]:
-                if mount["name"] != "gcp":
+                if mount["name"] not in ("gcp", "next-policy"):
                     self.assertIn(mount["name"], names)
 
     def restricted_container(self, container):
@@ -272,15 +272,21 @@ class Rendering(unittest.TestCase):
         for _, case, rendered in self.each():
             for container, volumes, _ in sidecars(rendered):
                 bundle, cache = (amount(flag(container, f)) for f in ("max-bundle-bytes", "cache-max-bytes"))
+                bundles = 3 if flag(container, "candidate") else 2
+                if flag(container, "records"):
+                    cache += amount(flag(container, "records-queue-bytes"))
                 resources = container["resources"]
                 if case != "shared-on-the-node":
-                    self.assertGreaterEqual(amount(resources["limits"]["memory"]), 2 * bundle + cache + (32 << 20))
+                    self.assertGreaterEqual(amount(resources["limits"]["memory"]), bundles * bundle + cache + (32 << 20))
                 if case != "deployment":
                     self.assertGreaterEqual(amount(resources["requests"]["memory"]), bundle + cache + (32 << 20))
                 for volume in volumes:
                     if volume["name"] == "postern-state" and "emptyDir" in volume:
                         self.assertGreater(amount(volume["emptyDir"]["sizeLimit"]), 2 * bundle)
                         self.assertNotIn("medium", volume["emptyDir"])
+                    if volume["name"] == "postern-records":
+                        files = int(flag(container, "records-max-files")) * amount(flag(container, "records-max-bytes"))
+                        self.assertGreater(amount(volume["emptyDir"]["sizeLimit"]), files)
         # The figures of the comment in values.yaml.
         [container] = [c for c, _, pod in sidecars(documents(render("postern", "published"))) if pod is None]
         self.assertEqual(
@@ -299,14 +305,15 @@ class Rendering(unittest.TestCase):
                 if pod is None:
                     continue
                 grace = pod["spec"]["terminationGracePeriodSeconds"]
+                # After the drain, records and telemetry have three seconds each.
                 if chart == "k8s-app":
-                    self.assertGreaterEqual(grace, values["drain"]["applicationSeconds"] + drain + 1)
+                    self.assertGreaterEqual(grace, values["drain"]["applicationSeconds"] + drain + 6)
                 else:
-                    self.assertGreaterEqual(grace, drain + 1)
+                    self.assertGreaterEqual(grace, drain + 6)
             config = injector_config(rendered)
             for profile in (config or {"profiles": {}})["profiles"].values():
                 drain = sum(seconds(flag(profile["container"], f)) for f in ("drain-delay", "drain-grace"))
-                self.assertGreaterEqual(profile["drainSeconds"], drain + 1)
+                self.assertGreaterEqual(profile["drainSeconds"], drain + 6)
             for document in rendered:
                 if document["kind"] == "Deployment" and chart == "postern":
                     [container] = document["spec"]["template"]["spec"]["containers"]
@@ -745,6 +752,10 @@ class Flags(unittest.TestCase):
     def test_the_binary_takes_what_is_rendered(self):
         # Paths of the pod do not exist here, so each start fails; but never for its command line or settings (2).
         with tempfile.TemporaryDirectory() as work:
+            # The key of hashes is read with the settings.
+            key = pathlib.Path(work) / "absent/etc/postern/records-key/hmac"
+            key.parent.mkdir(parents=True)
+            key.write_text("0123456789abcdef")
             for chart, case in CASES:
                 for container, _, _ in sidecars(documents(render(chart, case))):
                     arguments = [

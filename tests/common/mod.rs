@@ -6,7 +6,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -271,13 +271,17 @@ impl Process {
 
     /// The same, from wherever the arguments say.
     pub fn serve(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut child = postern()
+        let mut command = postern();
+        command
             .args(["serve", "--tcp", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-format", "json"])
             .args(arguments)
-            .envs(variables.iter().copied())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .envs(variables.iter().copied());
+        Self::spawn(&mut command)
+    }
+
+    /// A command that becomes a sidecar on free ports with a log in JSON.
+    pub fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let log = Arc::new(Mutex::new(String::new()));
         let addresses = loop {
@@ -296,6 +300,11 @@ impl Process {
         });
         let address = |name: &str| addresses[name].as_str().unwrap().parse().unwrap();
         Self { tcp: address("tcp"), admin: address("admin"), child, log }
+    }
+
+    /// What it writes, where that was piped.
+    pub fn stdout(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
     }
 
     pub async fn ready(&self) {

@@ -31,10 +31,29 @@ args:
   {{- end }}
   - --drain-delay={{ $v.drain.delay }}
   - --drain-grace={{ $v.drain.grace }}
-  {{- range $key := list "maxBundleBytes" "cacheMaxBytes" "workers" "pollInterval" "maxAge" "whenStale" "whenExpired" "lenient" "strictWildcards" "conditionExtensions" "reloadDebounce" "reflection" "maxBatchItems" "maxRequestBytes" "cache" "logFormat" "logLevel" }}
+  {{- range $key := list "maxBundleBytes" "cacheMaxBytes" "workers" "pollInterval" "maxAge" "whenStale" "whenExpired" "lenient" "strictWildcards" "conditionExtensions" "reloadDebounce" "reflection" "maxBatchItems" "maxRequestBytes" "cache" "traceKeep" "tracePrincipals" "traceBaggage" "traceGenAi" "logFormat" "logLevel" }}
   {{- $value := get $v $key }}
   {{- if not (has (toString $value) (list "" "<nil>")) }}
   - {{ printf "--%s=%v" (kebabcase $key) (ternary (int64 $value) $value (kindIs "float64" $value)) | quote }}
+  {{- end }}
+  {{- end }}
+  {{- $sinks := include "postern.sinks" $v }}
+  {{- if $sinks }}
+  - {{ printf "--records=%s" $sinks | quote }}
+  {{- if $v.records.hashKey.secret }}
+  - --records-hash-key-file=/etc/postern/records-key/{{ $v.records.hashKey.key }}
+  {{- end }}
+  {{- range $key := list "keep" "mask" "queue" "queueBytes" "whenFull" "maxBytes" "maxFiles" }}
+  {{- $value := get $v.records $key }}
+  {{- if not (has (toString $value) (list "" "<nil>")) }}
+  - {{ printf "--records-%s=%v" (kebabcase $key) (ternary (int64 $value) $value (kindIs "float64" $value)) | quote }}
+  {{- end }}
+  {{- end }}
+  {{- end }}
+  {{- if or $v.candidate.configMap $v.candidate.volume }}
+  - --candidate=/etc/postern/candidate
+  {{- with $v.candidate.share }}
+  - {{ printf "--candidate-share=%s" . | quote }}
   {{- end }}
   {{- end }}
 {{- if or $v.otel.endpoint $v.env }}
@@ -83,6 +102,8 @@ livenessProbe:
   failureThreshold: 6
 {{- $bundle := include "postern.mib" $v.maxBundleBytes | int64 }}
 {{- $private := add (include "postern.mib" $v.cacheMaxBytes | int64) ($v.resources.privateMiB | int64) }}
+{{- if $sinks }}{{- $private = add $private (include "postern.mib" $v.records.queueBytes | int64) }}{{- end }}
+{{- if or $v.candidate.configMap $v.candidate.volume }}{{- $private = add $private $bundle }}{{- end }}
 resources:
   requests:
     cpu: {{ $v.resources.cpu | quote }}
@@ -119,6 +140,20 @@ volumeMounts:
     mountPath: /etc/postern/policy
     readOnly: true
   {{- end }}
+  {{- if $v.records.file }}
+  - name: {{ $v.records.fileVolume | default "postern-records" }}
+    mountPath: /var/log/postern
+  {{- end }}
+  {{- if $v.records.hashKey.secret }}
+  - name: postern-records-key
+    mountPath: /etc/postern/records-key
+    readOnly: true
+  {{- end }}
+  {{- if or $v.candidate.configMap $v.candidate.volume }}
+  - name: {{ $v.candidate.volume | default "postern-candidate" }}
+    mountPath: /etc/postern/candidate
+    readOnly: true
+  {{- end }}
   {{- if not $v.serviceAccountToken }}
   # Kubernetes mounts no token where something is mounted already.
   - name: postern-no-token
@@ -128,6 +163,17 @@ volumeMounts:
   {{- with $v.volumeMounts }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
+{{- end }}
+
+{{/*
+Where records go, of the values.
+*/}}
+{{- define "postern.sinks" -}}
+{{- $sinks := list -}}
+{{- if .records.stdout }}{{- $sinks = append $sinks "stdout" -}}{{- end -}}
+{{- if .records.file }}{{- $sinks = append $sinks "file:/var/log/postern/decisions.jsonl" -}}{{- end -}}
+{{- if .records.otlp }}{{- $sinks = append $sinks "otlp" -}}{{- end -}}
+{{- join "," $sinks -}}
 {{- end }}
 
 {{/*
@@ -172,6 +218,22 @@ Items of `volumes` of the pod.
 - name: postern-policy
   configMap:
     name: {{ $v.policy.configMap }}
+{{- end }}
+{{- if and $v.records.file (not $v.records.fileVolume) }}
+- name: postern-records
+  emptyDir:
+    # The files that are kept, and one that is being written.
+    sizeLimit: {{ mul (add $v.records.maxFiles 1) (include "postern.mib" $v.records.maxBytes | int64) }}Mi
+{{- end }}
+{{- if $v.records.hashKey.secret }}
+- name: postern-records-key
+  secret:
+    secretName: {{ $v.records.hashKey.secret }}
+{{- end }}
+{{- if $v.candidate.configMap }}
+- name: postern-candidate
+  configMap:
+    name: {{ $v.candidate.configMap }}
 {{- end }}
 {{- if not $v.serviceAccountToken }}
 - name: postern-no-token

@@ -69,6 +69,27 @@ says.
 {{- $problems = append $problems (printf "`%s` is given with `policy.source`; a publication is as it was compiled: say it to `postern publish`" $key) -}}
 {{- end -}}
 {{- end -}}
+{{- $sinks := include "postern.sinks" $v -}}
+{{- if not $sinks -}}
+{{- range $key := list "keep" "mask" "queue" "whenFull" -}}
+{{- if not (has (toString (get $v.records $key)) (list "" "<nil>")) -}}
+{{- $problems = append $problems (printf "`records.%s` is given, and nothing is recorded; set `records.stdout`, `records.file` or `records.otlp`" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and $v.records.otlp (not (or $v.otel.endpoint $v.env $v.envFrom)) -}}
+{{- $problems = append $problems "`records.otlp` needs a receiver; set `otel.endpoint`, or OTEL_EXPORTER_OTLP_LOGS_ENDPOINT in `env`" -}}
+{{- end -}}
+{{- if or $v.candidate.configMap $v.candidate.volume -}}
+{{- if and $v.candidate.configMap $v.candidate.volume -}}
+{{- $problems = append $problems "`candidate.configMap` and `candidate.volume` are given; wanted one of them" -}}
+{{- end -}}
+{{- if not $sinks -}}
+{{- $problems = append $problems "`candidate` needs records, where what it decides otherwise is told; set `records.stdout`, `records.file` or `records.otlp`" -}}
+{{- end -}}
+{{- else if $v.candidate.share -}}
+{{- $problems = append $problems "`candidate.share` is given without a candidate" -}}
+{{- end -}}
 {{- if and (eq $v.state.kind "persistentVolumeClaim") (not $v.state.claim) -}}
 {{- $problems = append $problems "`state.kind` is persistentVolumeClaim; wanted its name in `state.claim`" -}}
 {{- end -}}

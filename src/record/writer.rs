@@ -1,0 +1,360 @@
+//! The recorder's thread: takes entries from the queue, asks the candidate, masks and spells them out, and gives them
+//! to the sinks. It runs behind the checks: what it does can wait for milliseconds, a check cannot.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use opentelemetry_otlp::ExporterBuildError;
+use tokio::runtime::Handle;
+
+use crate::metrics::RecordMetrics;
+
+use super::candidate::{Candidate, Comparison, compare};
+use super::entry::{Entry, Item};
+use super::file::{LineFile, LineStream, Lines};
+use super::mask::{Hasher, Masks};
+use super::otlp::{Backlog, Log, Maker, Sender};
+use super::queue::{Queue, Recorder, signed};
+use super::render::{Said, Steps, render};
+use super::settings::{Outcome, RecordSettings, SinkSettings};
+use super::tally::{Compared, Kind, Loss, Tally, sink_index};
+
+/// Records are gathered this long, so that busy times cost few writes and few wake-ups.
+const GATHER: Duration = Duration::from_millis(10);
+/// The longest sleep; a push ends it.
+const SLEEP: Duration = Duration::from_millis(500);
+/// Lines and bytes that are written at once, about.
+const MOST_LINES: usize = 1024;
+const MOST_BYTES: usize = 256 << 10;
+/// How much nicer the writer is than the checks, in steps of `nice(2)`: enough not to take a core from one that waits,
+/// and not so much that the queue fills while all cores are busy.
+const BEHIND_CHECKS: i32 = 5;
+
+/// The recorder's threads. Shut them down, or what waits is lost.
+#[derive(Debug)]
+pub struct Records {
+    recorder: Recorder,
+    backlog: Option<Arc<Backlog>>,
+    /// Closed when the last thread has ended.
+    ended: mpsc::Receiver<()>,
+}
+
+/// Why records cannot be kept as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The file.
+    #[error("records cannot be written to `{}`: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// The exporter.
+    #[error("records cannot be sent: {0}")]
+    Otlp(#[from] ExporterBuildError),
+    /// A thread.
+    #[error("the recorder cannot be started: {0}")]
+    Thread(io::Error),
+}
+
+struct Writer {
+    recorder: Recorder,
+    masks: Masks,
+    hasher: Hasher,
+    candidate: Option<Candidate>,
+    stream: Option<Watched<LineStream>>,
+    file: Option<Watched<LineFile>>,
+    otlp: Option<(Arc<Backlog>, Maker)>,
+    lines: Lines,
+    /// What each line tells of.
+    told: Vec<(Kind, Outcome)>,
+    logs: Vec<Log>,
+    /// What is released when the lines are written.
+    records: i64,
+    bytes: i64,
+}
+
+/// A sink whose failures are told when they begin and end.
+struct Watched<S> {
+    sink: S,
+    failing: bool,
+}
+
+// === impl Records ===
+
+impl Records {
+    /// Starts what the settings ask for. A connection over gRPC lives on the given runtime, which must not be the one
+    /// that serves checks.
+    ///
+    /// # Errors
+    ///
+    /// When a sink cannot be opened.
+    pub fn start(
+        settings: RecordSettings,
+        candidate: Option<(Candidate, f64)>,
+        metrics: &RecordMetrics,
+        on: &Handle,
+    ) -> Result<Self, StartError> {
+        let tally = Tally::bind(metrics, &settings.sinks, candidate.is_some());
+        let share = candidate.as_ref().map_or(0.0, |(_, share)| *share);
+        let bound = (settings.queue, settings.queue_bytes);
+        let recorder = Recorder::new(bound, settings.when_full, settings.keep, share, tally, metrics.depth());
+        let (mut stream, mut file, mut sender) = (None, None, None);
+        for sink in settings.sinks {
+            match sink {
+                SinkSettings::Stdout => stream = Some(Watched::new(LineStream::default())),
+                SinkSettings::File(settings) => {
+                    let path = settings.path.clone();
+                    let opened =
+                        LineFile::start(settings).map_err(|source| StartError::File { path, source })?;
+                    file = Some(Watched::new(opened));
+                }
+                SinkSettings::Otlp => sender = Some(Sender::from_env(on)?),
+            }
+        }
+        let (alive, ended) = mpsc::channel::<()>();
+        let backlog = sender.is_some().then(|| Arc::new(Backlog::new()));
+        let writer = Writer {
+            recorder: recorder.clone(),
+            masks: settings.masks,
+            hasher: settings.hasher,
+            candidate: candidate.map(|(candidate, _)| candidate),
+            stream,
+            file,
+            otlp: backlog.clone().map(|backlog| (backlog, Maker::new())),
+            lines: Lines::default(),
+            told: Vec::new(),
+            logs: Vec::new(),
+            records: 0,
+            bytes: 0,
+        };
+        let own = alive.clone();
+        spawn("postern-records", move || {
+            let _alive = own;
+            writer.run();
+        })?;
+        if let (Some(sender), Some(backlog)) = (sender, backlog.clone()) {
+            let recorder = recorder.clone();
+            spawn("postern-otlp", move || {
+                let _alive = alive;
+                sender.run(&backlog, &recorder.0);
+            })?;
+        }
+        Ok(Self { recorder, backlog, ended })
+    }
+
+    /// Where calls leave their records.
+    pub fn recorder(&self) -> Recorder {
+        self.recorder.clone()
+    }
+
+    /// Writes and sends what waits, within a time; what is left then is lost and counted. Blocks.
+    pub fn shutdown(self, within: Duration) {
+        let queue = &*self.recorder.0;
+        let until = Instant::now() + within;
+        queue.close();
+        let writer_done = Instant::now() + within / 2;
+        // The writer closes the backlog when it has written the last record; a writer that hangs must not keep the
+        // other thread from sending.
+        let first = self.ended.recv_timeout(writer_done.saturating_duration_since(Instant::now()));
+        if first == Err(RecvTimeoutError::Timeout) {
+            if let Some(backlog) = &self.backlog {
+                backlog.close(until);
+            }
+            let rest = until.saturating_duration_since(Instant::now());
+            let _either = self.ended.recv_timeout(rest);
+        }
+        while let Some(entry) = queue.pop() {
+            queue.shed(&entry, Loss::Shutdown);
+        }
+        if let Some(backlog) = &self.backlog {
+            backlog.abandon(queue);
+        }
+        let (written, lost) = queue.tally.totals();
+        tracing::info!(written, lost, "records ended");
+    }
+}
+
+impl Drop for Records {
+    /// A process that ends for another reason has nobody to wait.
+    fn drop(&mut self) {
+        self.recorder.0.close();
+        if let Some(backlog) = &self.backlog {
+            backlog.close(Instant::now());
+        }
+    }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+    let work = move || {
+        if let Err(error) = rustix::process::nice(BEHIND_CHECKS) {
+            tracing::debug!(%error, "the recorder runs at the priority of the checks");
+        }
+        work();
+    };
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map(drop).map_err(StartError::Thread)
+}
+
+// === impl Writer ===
+
+impl Writer {
+    fn run(mut self) {
+        let recorder = self.recorder.clone();
+        let queue = &*recorder.0;
+        queue.attach_writer();
+        loop {
+            // Looked at before the queue: what came before the end is written.
+            let closed = queue.is_closed();
+            let mut busy = false;
+            while let Some(entry) = queue.pop() {
+                busy = true;
+                self.take(queue, entry);
+            }
+            self.flush(queue);
+            queue.tally.tell();
+            if closed && queue.is_empty() {
+                break;
+            }
+            if busy && !closed {
+                std::thread::park_timeout(GATHER);
+            } else {
+                queue.sleep(SLEEP);
+            }
+        }
+        if let Some(file) = &self.file {
+            file.sink.sync();
+        }
+        if let Some((backlog, _)) = &self.otlp {
+            backlog.close(Instant::now() + LAST_EXPORTS);
+        }
+    }
+
+    fn take(&mut self, queue: &Queue, entry: Entry) {
+        if queue.sheds_oldest() && queue.is_over() && !self.alone() {
+            // What is spelled out already is older and nearly done.
+            self.flush(queue);
+            if queue.is_over() {
+                queue.shed(&entry, Loss::QueueFullOldest);
+                return;
+            }
+        }
+        for item in &entry.items {
+            if item.kept {
+                self.spell(&entry, item, None);
+            }
+            if item.compared {
+                self.compare(queue, &entry, item);
+            }
+        }
+        self.records = self.records.saturating_add(signed(entry.items.len()));
+        self.bytes = self.bytes.saturating_add(signed(entry.bytes));
+        // The policy that decided is let go here.
+        drop(entry);
+        if self.told.len() >= MOST_LINES || self.lines.text.len() >= MOST_BYTES {
+            self.flush(queue);
+        }
+    }
+
+    /// Whether records go over OTLP only.
+    fn alone(&self) -> bool {
+        self.stream.is_none() && self.file.is_none()
+    }
+
+    fn compare(&mut self, queue: &Queue, entry: &Entry, item: &Item) {
+        let Some(candidate) = self.candidate.take() else { return };
+        if let Some(outcome) = candidate.ask(entry, item) {
+            let steps = item.outcome.as_ref().map(|answer| Steps(&answer.steps).to_string());
+            let whose = item.outcome.as_ref().ok().and_then(|answer| answer.executed_as);
+            let live = (
+                Outcome::of(&item.outcome),
+                whose.map(|whose| whose.name()),
+                steps.as_deref().unwrap_or_default(),
+            );
+            let compared = match (compare(live, &outcome), &outcome) {
+                (Comparison::Same, _) => Compared::Same,
+                (Comparison::Different, Ok(_)) => Compared::Different,
+                (Comparison::Different, Err(_)) => Compared::Undecided,
+            };
+            queue.tally.candidate(compared);
+            if compared != Compared::Same {
+                let said = Said { outcome: &outcome, snapshot: &candidate.snapshot };
+                self.spell(entry, item, Some(&said));
+            }
+        } else {
+            queue.tally.candidate(Compared::Lost);
+        }
+        self.candidate = Some(candidate);
+    }
+
+    fn spell(&mut self, entry: &Entry, item: &Item, said: Option<&Said<'_>>) {
+        let kind = if said.is_some() { Kind::Difference } else { Kind::Decision };
+        let begin = self.lines.text.len();
+        let shown = (&self.masks, &self.hasher);
+        render(shown, entry, item, said, &mut self.lines.text);
+        if let Some((_, maker)) = &self.otlp {
+            let text = self.lines.text.get(begin..).unwrap_or_default();
+            self.logs.push(maker.log(shown, entry, item, kind, text));
+        }
+        self.lines.ends.push(self.lines.text.len());
+        self.told.push((kind, Outcome::of(&item.outcome)));
+    }
+
+    fn flush(&mut self, queue: &Queue) {
+        if self.records == 0 {
+            return;
+        }
+        if let Some(stream) = &mut self.stream {
+            let (taken, outcome) = stream.sink.write(&self.lines);
+            stream.tell("standard output", outcome);
+            count(queue, &self.told, taken, sink_index(&SinkSettings::Stdout), Loss::Stdout);
+        }
+        if let Some(file) = &mut self.file {
+            let (taken, outcome) = file.sink.write(&self.lines);
+            file.tell("the file", outcome);
+            count(queue, &self.told, taken, FILE, Loss::File);
+        }
+        if let Some((backlog, _)) = &self.otlp {
+            let alone = self.stream.is_none() && self.file.is_none();
+            backlog.extend(queue, &mut self.logs, alone);
+        }
+        queue.release(std::mem::take(&mut self.records), std::mem::take(&mut self.bytes));
+        self.lines.clear();
+        self.told.clear();
+    }
+}
+
+/// What sending the last records may take; the shutdown waits for less.
+const LAST_EXPORTS: Duration = Duration::from_secs(60);
+const FILE: usize = 1;
+
+/// Lines that a sink has taken are written, the others lost.
+fn count(queue: &Queue, told: &[(Kind, Outcome)], taken: usize, sink: usize, loss: Loss) {
+    for (position, (kind, outcome)) in told.iter().enumerate() {
+        if position < taken {
+            queue.tally.written(sink, *kind);
+        } else {
+            queue.tally.lost(*kind, loss, *outcome);
+        }
+    }
+}
+
+impl<S> Watched<S> {
+    const fn new(sink: S) -> Self {
+        Self { sink, failing: false }
+    }
+
+    fn tell(&mut self, name: &str, outcome: io::Result<()>) {
+        if outcome.is_err() == self.failing {
+            return;
+        }
+        self.failing = outcome.is_err();
+        match outcome {
+            Err(error) => tracing::warn!(%error, "{name} takes no records; they are lost"),
+            Ok(()) => tracing::info!("{name} takes records again"),
+        }
+    }
+}
