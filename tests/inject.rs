@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{eventually, http, postern};
@@ -25,8 +26,14 @@ use postern::inject::{AskedBy, InjectSettings, InjectorConfig, Outcome, bind, in
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 /// The name by which the API server asks.
 const HOST: &str = "postern-injector.postern-system.svc";
@@ -105,6 +112,21 @@ impl Authority {
             .pool_max_idle_per_host(0)
             .build()
             .unwrap()
+    }
+}
+
+impl Authority {
+    /// A bare connection.
+    async fn connect(&self, address: SocketAddr) -> TlsStream<TcpStream> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.der().clone()).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let stream = TcpStream::connect(address).await.unwrap();
+        TlsConnector::from(Arc::new(config)).connect(HOST.try_into().unwrap(), stream).await.unwrap()
     }
 }
 
@@ -532,17 +554,34 @@ async fn a_new_certificate_is_presented_without_a_restart() {
     assert!(old.get(Injector::url("/")).send().await.is_err());
 }
 
+/// What is open when the end comes is answered, and nothing new is taken.
 #[tokio::test]
 async fn it_drains() {
     let mut injector = Injector::start().await;
     assert_eq!(http(injector.admin, "/readyz").await, (200, "ready\n".to_owned()));
     assert_eq!(http(injector.admin, "/livez").await.0, 200);
-    let client = injector.authority.client(injector.address);
     let case = cases().into_iter().find(|case| case.name == "job").unwrap();
+    let body = review("shop", &case.pod).to_string();
+    let (first, second) = body.split_at(body.len() / 2);
+
+    let mut stream = injector.authority.connect(injector.address).await;
+    let head = format!(
+        "POST /inject/pods HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(format!("{head}{first}").as_bytes()).await.unwrap();
+    // The server has taken this connection once it has answered one that came after it.
+    let client = injector.authority.client(injector.address);
     injector.review(&client, &case, &case.pod).await;
+
     injector.stop.take().unwrap().send(()).unwrap();
+    eventually("nothing new is taken", async || client.get(Injector::url("/")).send().await.is_err()).await;
+    assert!(!injector.task.is_finished());
+    stream.write_all(second.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("JSONPatch"), "{answer}");
     (&mut injector.task).await.unwrap();
-    assert!(client.get(Injector::url("/")).send().await.is_err());
 }
 
 // === the program ===

@@ -801,10 +801,10 @@ class Running(unittest.TestCase):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             return listener.getsockname()[1]
 
-    def start(self, arguments):
+    def start(self, arguments, binary=BINARY, **identity):
         log = (self.work / "log").open("w+")
         self.addCleanup(log.close)
-        process = subprocess.Popen([BINARY, *arguments], stdout=log, stderr=log)
+        process = subprocess.Popen([binary, *arguments], stdout=log, stderr=log, **identity)
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
         admin = next(a for a in arguments if a.startswith("--admin=")).split("=")[1]
@@ -838,6 +838,58 @@ class Running(unittest.TestCase):
         process.send_signal(signal.SIGTERM)
         grace = pod["spec"]["terminationGracePeriodSeconds"]
         self.assertEqual(process.wait(timeout=grace), 0)
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root may become other users")
+    def test_who_may_ask_over_the_socket(self):
+        """With the users and groups that are rendered, and the permissions that an emptyDir has."""
+        rendered = documents(render("k8s-app", "job"))
+        [policy] = [d for d in rendered if d["kind"] == "ConfigMap"]
+        [pod] = [pod for d in rendered for pod in pods(d)]
+        [sidecar], [client] = pod["spec"]["initContainers"], pod["spec"]["containers"]
+        arguments = self.moved(sidecar)
+        for name, text in policy["data"].items():
+            (self.work / "postern-policy" / name).write_text(text)
+        self.work.chmod(0o755)
+        (self.work / "postern-socket").chmod(0o777)
+        # Where any user may run it.
+        binary = self.work / "postern"
+        shutil.copy(BINARY, binary)
+        groups = pod["spec"]["securityContext"]["supplementalGroups"]
+        context = sidecar["securityContext"]
+        self.start(
+            arguments, binary, user=context["runAsUser"], group=context["runAsGroup"], extra_groups=groups
+        )  # fmt: skip
+        uid = client["securityContext"]["runAsUser"]
+        self.assertNotEqual(uid, context["runAsUser"])
+
+        def ask(directory, groups):
+            connect = f"unix://{directory}/postern.sock"
+            command = [binary, *client["args"], "--connect", connect]
+            identity = ["setpriv", f"--reuid={uid}", f"--regid={uid}"]
+            identity.append(f"--groups={','.join(map(str, groups))}" if groups else "--clear-groups")
+            return [*map(str, identity), *map(str, command)]
+
+        there = self.work / "postern-socket"
+        self.assertEqual(subprocess.run(ask(there, groups), capture_output=True).returncode, 0)
+        # Another user that is not in the group: no answer at all.
+        outsider = subprocess.run(ask(there, []), capture_output=True, text=True)
+        self.assertEqual(outsider.returncode, 1, outsider.stdout)
+        self.assertIn("ermission denied", outsider.stdout + outsider.stderr)
+
+        # The application's mount is read-only: it can still connect, and cannot put another socket there.
+        if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+            self.skipTest("no namespace for mounts is to be had")
+        mount = self.work / "mount"
+        mount.mkdir()
+        script = f"mount --bind {there} {mount} && mount -o remount,bind,ro {mount} && "
+        asked = subprocess.run(
+            ["unshare", "-m", "sh", "-c", script + 'exec "$@"', "-", *ask(mount, groups)], capture_output=True, text=True
+        )
+        self.assertEqual(asked.returncode, 0, asked.stderr)
+        removed = subprocess.run(
+            ["unshare", "-m", "sh", "-c", f"{script}rm {mount}/postern.sock"], capture_output=True, text=True
+        )
+        self.assertIn("Read-only file system", removed.stderr)
 
     def test_jobs_publish_and_refresh_and_the_sidecar_follows(self):
         keys, repository = self.work / "all-keys", self.work / "repository-root"
