@@ -4,6 +4,7 @@
 #
 #   UPDATE=1 scripts/charts.sh      writes README.md, values.schema.json and tests/charts/golden anew
 #   POSTERN_BIN=… says which binary; else that of target/release, or target/debug
+#   POSTERN_IMAGE=… says which image; without it nothing is run in containers
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

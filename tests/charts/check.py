@@ -42,6 +42,7 @@ HELMS = ["4", "3"]
 KUBERNETES = ["1.29", "1.31", "1.33", "1.35", "1.37"]
 NAMESPACE = "postern-system"
 BINARY = os.environ.get("POSTERN_BIN")
+IMAGE = os.environ.get("POSTERN_IMAGE")
 
 # Flags of `postern serve` that the charts do not offer, each with the reason.
 NOT_OFFERED = {
@@ -397,6 +398,87 @@ class Rendering(unittest.TestCase):
                         kubernetes_validate.validate(document, "1.33", strict=True)
                 self.assertEqual(set(found), there)
                 self.assertEqual(json.loads(found["DecisionsByReason.json"])["title"], "{{ not a template }}")
+
+
+def docker(*arguments, check=True):
+    done = subprocess.run(["docker", *map(str, arguments)], capture_output=True, text=True)
+    if check and done.returncode:
+        raise AssertionError(f"docker {' '.join(map(str, arguments))}\n{done.stderr}")
+    return done
+
+
+@unittest.skipUnless(IMAGE, "POSTERN_IMAGE names no image")
+class Containers(unittest.TestCase):
+    """The example's pod as containers of the real image: users, groups, limits and mounts are those that are rendered."""
+
+    def setUp(self):
+        work = tempfile.TemporaryDirectory()
+        self.addCleanup(work.cleanup)
+        self.work = pathlib.Path(work.name)
+        self.work.chmod(0o755)
+        self.tag = f"postern-charts-{os.getpid()}"
+
+    def options(self, pod, container):
+        """What the container's and the pod's security and mounts are for Docker."""
+        context, resources = container["securityContext"], container["resources"]
+        self.assertTrue(context["readOnlyRootFilesystem"] and not context["allowPrivilegeEscalation"])
+        memory = str(amount(resources["limits"]["memory"]))
+        user = str(context["runAsUser"])
+        if "runAsGroup" in context:
+            user += f":{context['runAsGroup']}"
+        options = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", f"--user={user}",
+                   f"--memory={memory}", f"--memory-swap={memory}"]  # fmt: skip
+        options += [f"--group-add={group}" for group in pod["spec"]["securityContext"]["supplementalGroups"]]
+        options += [f"--env={v['name']}={v['value']}" for v in container.get("env", [])]
+        for mount in container["volumeMounts"]:
+            options.append(f"--volume={self.volumes[mount['name']]}:{mount['mountPath']}{':ro' * mount.get('readOnly', False)}")
+        return options
+
+    def test_the_example(self):
+        rendered = documents(render("k8s-app", "job"))
+        [policy] = [d for d in rendered if d["kind"] == "ConfigMap"]
+        [pod] = [pod for d in rendered for pod in pods(d)]
+        [sidecar], [client] = pod["spec"]["initContainers"], pod["spec"]["containers"]
+        self.volumes = {}
+        for volume in pod["spec"]["volumes"]:
+            name = volume["name"]
+            if "emptyDir" in volume:
+                self.assertEqual(volume["emptyDir"]["medium"], "Memory")
+                size = amount(volume["emptyDir"]["sizeLimit"])
+                self.volumes[name] = f"{self.tag}-{name}"
+                docker("volume", "create", "--driver=local", "--opt=type=tmpfs", "--opt=device=tmpfs",
+                       f"--opt=o=size={size},mode=0777", self.volumes[name])  # fmt: skip
+                self.addCleanup(docker, "volume", "rm", "--force", self.volumes[name], check=False)
+            else:
+                self.volumes[name] = self.work / name
+                (self.work / name).mkdir()
+                for file, text in policy["data"].items():
+                    (self.work / name / file).write_text(text)
+
+        name = f"{self.tag}-sidecar"
+        self.addCleanup(docker, "rm", "--force", name, check=False)
+        docker("run", "--detach", f"--name={name}", "--network=none", *self.options(pod, sidecar), IMAGE, *sidecar["args"])
+
+        def run(container, arguments, options=()):
+            return docker("run", "--rm", f"--network=container:{name}", *self.options(pod, container), *options, IMAGE,
+                          *arguments, check=False)  # fmt: skip
+
+        # A native sidecar's startup probe; there is no shell to ask /readyz with.
+        for _ in range(100):
+            if run(client, ["status", "--json"]).returncode == 0:
+                break
+            time.sleep(0.1)
+        else:
+            self.fail(docker("logs", name).stderr)
+        answer = run(client, client["args"])
+        self.assertEqual(answer.returncode, 0, answer.stderr)
+        self.assertEqual(json.loads(answer.stdout)["decision"], "Allowed")
+        # Without the group there is no answer.
+        pod["spec"]["securityContext"]["supplementalGroups"] = []
+        self.assertEqual(run(client, client["args"]).returncode, 1)
+        docker("stop", f"--time={pod['spec']['terminationGracePeriodSeconds']}", name)
+        state = json.loads(docker("inspect", name).stdout)[0]["State"]
+        self.assertEqual((state["ExitCode"], state["OOMKilled"]), (0, False), docker("logs", name).stderr)
 
 
 class Webhook(unittest.TestCase):
