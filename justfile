@@ -45,6 +45,10 @@ proto:
 deny:
     cargo deny --offline check bans licenses sources
 
+# Lint, render and validate the charts; `UPDATE=1 just charts` writes what is generated from them anew.
+charts *args:
+    scripts/charts.sh {{ args }}
+
 # Everything that continuous integration runs.
 ci:
     .ci/run

@@ -24,6 +24,7 @@ use crate::cli;
 use crate::clock::Clock;
 use crate::config::{CandidateSettings, Config, PolicySource};
 use crate::drain::{Drain, Signals};
+use crate::inject::{self, InjectError, InjectSettings};
 use crate::metrics::{Metrics, PolicyMetrics};
 use crate::readiness::{DRAIN, POLICY, Readiness};
 use crate::record::{self, Candidate, Records};
@@ -73,6 +74,9 @@ pub enum RunError {
     /// What publications are verified by, or where they are kept.
     #[error(transparent)]
     Source(#[from] StartError),
+    /// The webhook.
+    #[error(transparent)]
+    Inject(#[from] InjectError),
     /// A runtime or a signal handler.
     #[error("{step}: {source}")]
     System {
@@ -158,6 +162,17 @@ pub fn main() -> ExitCode {
                 }
             }
         }
+        cli::Next::InjectServe(serve) => {
+            init_logs(serve.log_format, &serve.log_level, None);
+            let format = serve.log_format;
+            match run_injector(serve.settings) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    error.tell(format);
+                    ExitCode::FAILURE
+                }
+            }
+        }
     }
 }
 
@@ -171,6 +186,21 @@ fn run(config: Config, telemetry: Telemetry) -> Result<(), RunError> {
         bound.serve(signals.first()).await
     });
     // This is the cut: connections that outlived the grace end with the runtime.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Serves the webhook until a signal.
+fn run_injector(settings: InjectSettings) -> Result<(), RunError> {
+    let failed = |step| move |source| RunError::System { step, source };
+    // A review is a few milliseconds of work; two threads answer while one of them reads a large one.
+    let runtime = serving_runtime(2).map_err(failed("the runtime cannot be started"))?;
+    let outcome = runtime.block_on(async {
+        let bound = inject::bind(settings).await?;
+        let signals = Signals::install(&Handle::current()).map_err(failed("signals cannot be caught"))?;
+        tracing::info!(version = VERSION, commit = COMMIT, "postern inject");
+        bound.serve(signals.first()).await.map_err(RunError::from)
+    });
     runtime.shutdown_background();
     outcome
 }

@@ -967,7 +967,8 @@ fn split_unit(text: &str) -> (&str, &str) {
     (number, unit.trim_start())
 }
 
-fn size(text: &str) -> Option<u64> {
+/// A size in bytes, such as `32MiB`.
+pub fn size(text: &str) -> Option<u64> {
     let (digits, unit) = split_unit(text);
     let factor: u64 = match unit {
         "" | "B" => 1,
@@ -982,7 +983,8 @@ fn size(text: &str) -> Option<u64> {
     number(digits)?.checked_mul(factor)
 }
 
-fn duration(text: &str) -> Option<Duration> {
+/// A time such as `500ms`, up to an hour.
+pub fn duration(text: &str) -> Option<Duration> {
     long_duration(text).filter(|duration| *duration <= Duration::from_secs(3600))
 }
 

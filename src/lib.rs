@@ -49,6 +49,7 @@ pub mod condition;
 pub mod config;
 pub mod documents;
 pub mod drain;
+pub mod inject;
 pub mod metrics;
 pub mod model;
 pub mod pim;

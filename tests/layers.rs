@@ -58,6 +58,7 @@ const TABLE: &[Row] = &[
     ),
     (4, "authorizer", &["model", "clock", "metrics", "agent", "policy", "snapshot", "cache"]),
     (5, "record", &["model", "clock", "metrics", "telemetry", "policy", "snapshot", "cache", "authorizer"]),
+    (5, "inject", &["readiness", "drain"]),
     (6, "proto", &[]),
     (
         6,
@@ -101,6 +102,7 @@ const TABLE: &[Row] = &[
         &[
             "model",
             "clock",
+            "drain",
             "metrics",
             "telemetry",
             "condition",
@@ -116,6 +118,7 @@ const TABLE: &[Row] = &[
             "record",
             "proto",
             "server",
+            "inject",
             "config",
         ],
     ),
@@ -138,6 +141,7 @@ const TABLE: &[Row] = &[
             "record",
             "proto",
             "server",
+            "inject",
             "config",
             "cli",
         ],

@@ -1022,6 +1022,8 @@ fn the_commands_do_it_all() {
     assert_eq!((first["serial"].as_u64(), first["publishedBy"].as_str()), (Some(2), Some("ops")));
     assert_eq!(first["policyName"], "contoso");
     assert_eq!(publish("one", 1, &[])["error"]["code"], "UNCHANGED");
+    let again = publish("one", 0, &["--if-changed"]);
+    assert_eq!((again["serial"].as_u64(), again["unchanged"].as_bool()), (Some(2), Some(true)));
     assert_eq!(publish("two", 0, &["--by", "eve"])["serial"], 3);
     assert_eq!(told(0, &["rollback", "2", "--message", "back"])["rolledBackTo"], 2);
     assert_eq!(told(1, &["rollback", "9"])["error"]["code"], "NOT_FOUND");

@@ -14,6 +14,7 @@ use crate::config::{self, Config, ServeArgs};
 mod ask;
 mod bundle;
 mod completions;
+mod inject;
 mod publish;
 mod replay;
 mod repo;
@@ -22,6 +23,7 @@ mod serve;
 mod validate;
 
 use ask::{check, explain, status, what_can, who_can};
+pub use inject::InjectServe;
 pub(crate) use serve::print_refused;
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("POSTERN_COMMIT"), ")");
@@ -77,6 +79,9 @@ enum Command {
     /// Begin a repository of signed publications and look after it
     #[command(after_help = repo::EXAMPLES)]
     Repo(Box<repo::RepoArgs>),
+    /// Put the sidecar into the pods that ask for it: a webhook for Kubernetes
+    #[command(after_help = inject::EXAMPLES)]
+    Inject(Box<inject::InjectArgs>),
     /// Print a completion script for a shell
     #[command(after_help = completions::EXAMPLES)]
     Completions(completions::CompletionsArgs),
@@ -102,9 +107,11 @@ pub enum Next {
     Exit(ExitCode),
     /// Serve: the wiring is a layer above this one.
     Serve(Box<Config>),
+    /// Serve the webhook.
+    InjectServe(Box<InjectServe>),
 }
 
-/// Reads the arguments and runs every command but `serve`.
+/// Reads the arguments and runs every command but those that serve.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Next {
     let command = Cli::command();
     let matches = match command.clone().try_get_matches_from(arguments) {
@@ -140,6 +147,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Next {
         (Command::Bundle(arguments), _) => bundle::run(&arguments),
         (Command::Publish(arguments), _) => publish::run(&arguments),
         (Command::Repo(arguments), _) => repo::run(&arguments),
+        (Command::Inject(arguments), _) => match inject::run(*arguments) {
+            Ok(serve) => return Next::InjectServe(serve),
+            Err(exit) => exit,
+        },
         (Command::Completions(arguments), _) => completions::run(&arguments),
         (_, None) => Exit::Usage,
     };

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use clap::Args;
 
 use crate::bundle;
-use crate::repository::{About, Lifetime, Lifetimes, Options, Publication, Published};
+use crate::repository::{About, Lifetime, Lifetimes, Options, Publication, PublishError, Published};
 
 use super::repo::{self, Failure, Place};
 use super::validate::HowToLoad;
@@ -19,7 +19,7 @@ Examples:
 
 Of two publishers at the same time one wins; the other is told so (CONFLICT) and has changed nothing.
 
-Exit codes: 0 published, 1 not published, 2 wrong usage.";
+Exit codes: 0 published (or the same already is, with --if-changed), 1 not published, 2 wrong usage.";
 
 /// What to publish, and where.
 #[derive(Args, Debug)]
@@ -54,6 +54,9 @@ pub(super) struct PublishArgs {
     /// Publish even what is published already
     #[arg(long)]
     force: bool,
+    /// Exit with 0 when the same is published already: for schedules and deployments
+    #[arg(long, conflicts_with = "force")]
+    if_changed: bool,
     #[command(flatten)]
     how: HowToLoad,
     /// Print one JSON object
@@ -128,8 +131,20 @@ async fn publish(arguments: &PublishArgs) -> Result<Exit, Failure> {
         ..Lifetimes::default()
     };
     let options = Options { lifetimes, force: arguments.force, take_over: arguments.take_over };
-    let published = repository.publish(content.bytes, about, options, repo::now()).await?;
-    tell(&published, &arguments.to, arguments.json)
+    match repository.publish(content.bytes, about, options, repo::now()).await {
+        Ok(published) => tell(&published, &arguments.to, arguments.json),
+        Err(PublishError::Same { serial }) if arguments.if_changed => unchanged(serial, arguments),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Nothing was to be done, which `--if-changed` takes for done.
+fn unchanged(serial: u64, arguments: &PublishArgs) -> Result<Exit, Failure> {
+    if arguments.json {
+        return repo::told(&serde_json::json!({ "serial": serial, "unchanged": true }));
+    }
+    print(&format!("serial {serial} at {} has the same bundle: nothing is published\n", arguments.to));
+    Ok(Exit::Yes)
 }
 
 pub(super) fn tell(published: &Published, to: &str, json: bool) -> Result<Exit, Failure> {
