@@ -68,6 +68,7 @@ export RUSTC_BOOTSTRAP=1
 for target in "${targets[@]}"; do
   mkdir -p "fuzz/corpus/$target"
   printf '\n=== %s, %s s\n' "$target" "$seconds"
+  cargo fuzz build "$target"
   cargo fuzz run "$target" "fuzz/corpus/$target" -- \
     -max_total_time="$seconds" -timeout=10 -rss_limit_mb=4096 -print_final_stats=1 2>&1 |
     grep -E '^(#|stat::|SUMMARY|==|thread|panicked|Done|assertion|  left|  right)|panicked at' | tail -25

@@ -666,7 +666,7 @@ async fn a_call_that_waits_for_room_holds_up_no_other() {
     eventually("a call waits", async || {
         let before = point.metrics();
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        let checks = |text: &str| sum(text, "postern_checks_total", &[]);
+        let checks = |text: &str| sum(text, "postern_decisions_total", &[]);
         let after = point.metrics();
         checks(&before) > 50 && checks(&before) == checks(&after)
     })

@@ -648,7 +648,9 @@ async fn what_is_pushed_is_what_is_scraped() {
     let (receiver, address) = Receiver::grpc().await;
     let dir = policy();
     let variables = [("OTEL_METRIC_EXPORT_INTERVAL", "20"), ("OTEL_TRACES_EXPORTER", "none")];
-    let (process, mut client) = sending(dir.path(), address, &[], &variables).await;
+    let log = tempfile::tempdir().unwrap();
+    let records = format!("--records=file:{}", log.path().join("decisions.jsonl").display());
+    let (process, mut client) = sending(dir.path(), address, &[&records], &variables).await;
     for principal in [ALICE, BOB, ALICE] {
         client.check(request(principal, READ, &vault("app"))).await.unwrap();
     }
@@ -672,8 +674,12 @@ async fn what_is_pushed_is_what_is_scraped() {
     assert_eq!(scraped["postern_connections{transport=\"tcp\"}"], 1.0);
     // Both are the whole table but what has no series before something happens.
     for metric in names::metric::ALL {
-        let silent =
-            ["postern_queries_total", "postern_policy_update_failures_total", "postern_metric_pushes_total"];
+        let silent = [
+            "postern_candidate_checks_total",
+            "postern_metric_pushes_total",
+            "postern_policy_update_failures_total",
+            "postern_queries_total",
+        ];
         let there = scraped.keys().any(|name| name.starts_with(metric.name));
         assert!(there || silent.contains(&metric.name), "{}", metric.name);
     }
