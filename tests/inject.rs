@@ -97,7 +97,7 @@ impl Authority {
     /// A certificate for the webhook and its key, PEM.
     fn issue(&self) -> (String, String) {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![HOST.to_owned()]).unwrap();
+        let params = CertificateParams::new(vec![HOST.to_owned(), "localhost".to_owned()]).unwrap();
         (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
     }
 
@@ -645,6 +645,37 @@ fn a_configuration_that_does_not_fit_ends_the_start() {
     assert!(text.contains("certificate and key cannot be used"), "{text}");
     std::fs::write(path("tls.crt"), "no certificate").unwrap();
     assert!(start().1.contains("has no certificate in PEM"), "{}", start().1);
+}
+
+#[tokio::test]
+async fn probe_says_whether_a_webhook_answers() {
+    let injector = Injector::start().await;
+    let path = |name: &str| injector.dir.path().join(name);
+    std::fs::write(path("ca.crt"), injector.authority.0.pem()).unwrap();
+    std::fs::write(path("other.crt"), Authority::new().0.pem()).unwrap();
+    let port = injector.address.port();
+    let probe = async |host: &str, path_of: &str, ca: &str, more: &[&str]| {
+        let mut command = postern();
+        command.args(["inject", "probe", "--url", &format!("https://{host}:{port}{path_of}")]);
+        command.args(more).arg("--ca").arg(path(ca));
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code(), text)
+    };
+    let (code, text) = probe("localhost", "/inject/pods", "ca.crt", &[]).await;
+    assert_eq!(code, Some(0), "{text}");
+    for (host, path, ca, more, words) in [
+        ("127.0.0.1", "/inject/pods", "ca.crt", &[][..], "certificate"),
+        ("localhost", "/inject/pods", "other.crt", &[], "invalid peer certificate"),
+        ("localhost", "/inject", "ca.crt", &[], "404"),
+        ("localhost", "/inject/pods", "tls.key", &[], "tls.key"),
+        ("localhost", "/inject/pods", "none.crt", &[], "none.crt"),
+        ("localhost", "/inject/pods", "ca.crt", &["--domain", "example.org"], "the pod is left as it is"),
+    ] {
+        let (code, text) = probe(host, path, ca, more).await;
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains(words), "{words}: {text}");
+    }
 }
 
 #[test]

@@ -10,21 +10,26 @@ use clap::{Args, Subcommand};
 
 use crate::config::{duration, size};
 use crate::drain::DrainSettings;
-use crate::inject::{AskedBy, InjectSettings, InjectorConfig, Outcome, inject};
+use crate::inject::{self, AskedBy, InjectSettings, InjectorConfig, Outcome};
 use crate::telemetry::{LogFormat, is_log_filter};
 
-use super::{Exit, print_error, print_json};
+use super::{Exit, print, print_error, print_json};
+
+/// No longer than the API server waits.
+const PROBE_PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
   postern inject serve --tls-cert tls.crt --tls-key tls.key --config injector.json
   postern inject patch --config injector.json --namespace shop < pod.json
+  postern inject probe --url https://postern-injector.postern-system.svc/inject/pods --ca ca.crt
 
 The chart charts/postern renders the configuration and runs the first. The second prints what would be
-done to a pod. SIGTERM drains and ends with 0.
+done to a pod, the third is what `helm test` runs. SIGTERM drains and ends with 0.
 
 Exit codes of serve: 0 drained, 1 could not start or go on, 2 wrong settings.
-Exit codes of patch: 0 injected, or it is already, 3 refused or left alone, 1 could not, 2 wrong usage.";
+Exit codes of patch: 0 injected, or it is already, 3 refused or left alone, 1 could not, 2 wrong usage.
+Exit codes of probe: 0 it answers with a patch, 1 it does not, 2 wrong usage.";
 
 #[derive(Args, Debug)]
 pub(super) struct InjectArgs {
@@ -38,6 +43,8 @@ enum InjectCommand {
     Serve(Box<InjectServeArgs>),
     /// Print the patch that a pod would get, as the webhook answers it
     Patch(PatchArgs),
+    /// Ask a running webhook about a small pod, as the API server does
+    Probe(ProbeArgs),
 }
 
 #[derive(Args, Debug)]
@@ -93,6 +100,19 @@ struct PatchArgs {
     pod: PathBuf,
 }
 
+#[derive(Args, Debug)]
+struct ProbeArgs {
+    /// The webhook, for example https://postern-injector.postern-system.svc/inject/pods
+    #[arg(long, value_name = "URL")]
+    url: String,
+    /// Certificate of the authority that it has to be signed by, PEM
+    #[arg(long, value_name = "FILE")]
+    ca: PathBuf,
+    /// The prefix of labels and annotations that the webhook is configured with
+    #[arg(long, value_name = "NAME", default_value = "postern.dev")]
+    domain: String,
+}
+
 /// The webhook with the form of its log.
 #[derive(Debug)]
 pub struct InjectServe {
@@ -112,6 +132,7 @@ pub(super) fn run(arguments: InjectArgs) -> Result<Box<InjectServe>, Exit> {
     match arguments.command {
         InjectCommand::Serve(arguments) => serve(*arguments).map(Box::new),
         InjectCommand::Patch(arguments) => Err(patch(&arguments)),
+        InjectCommand::Probe(arguments) => Err(probe(&arguments)),
     }
 }
 
@@ -207,7 +228,7 @@ fn patch(arguments: &PatchArgs) -> Exit {
         Err(error) => return failed(&arguments.pod, &error),
     };
     let asked_by = if arguments.namespace_asks { AskedBy::Namespace } else { AskedBy::Pod };
-    match inject(&config, asked_by, &arguments.namespace, &pod) {
+    match inject::inject(&config, asked_by, &arguments.namespace, &pod) {
         Ok(Outcome::Injected { patch, .. }) => match print_json(&patch) {
             Ok(()) => Exit::Yes,
             Err(error) => failed(&arguments.pod, &error),
@@ -223,6 +244,65 @@ fn patch(arguments: &PatchArgs) -> Exit {
             Exit::No
         }
     }
+}
+
+fn probe(arguments: &ProbeArgs) -> Exit {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            print_error(&error);
+            return Exit::Failed;
+        }
+    };
+    match runtime.block_on(probe_webhook(arguments)) {
+        Ok(operations) => {
+            print(&format!(
+                "{} answers: a pod that asks is injected ({operations} operations)\n",
+                arguments.url
+            ));
+            Exit::Yes
+        }
+        Err(message) => {
+            print_error(&format!("{}: {message}", arguments.url));
+            Exit::Failed
+        }
+    }
+}
+
+async fn probe_webhook(arguments: &ProbeArgs) -> Result<usize, String> {
+    let pem =
+        std::fs::read(&arguments.ca).map_err(|error| format!("`{}`: {error}", arguments.ca.display()))?;
+    let authority = reqwest::Certificate::from_pem_bundle(&pem)
+        .map_err(|error| format!("`{}`: {}", arguments.ca.display(), all_of(&error)))?;
+    let client = reqwest::Client::builder()
+        .tls_certs_only(authority)
+        .https_only(true)
+        .no_proxy()
+        .timeout(PROBE_PATIENCE)
+        .build()
+        .map_err(|error| all_of(&error))?;
+    let request = client
+        .post(&arguments.url)
+        .header("content-type", "application/json")
+        .body(inject::probe(&arguments.domain));
+    let response = request.send().await.map_err(|error| all_of(&error))?;
+    let status = response.status();
+    let body = response.bytes().await.map_err(|error| all_of(&error))?;
+    if !status.is_success() {
+        return Err(format!("{status}: {}", String::from_utf8_lossy(&body).trim()));
+    }
+    inject::probed(&body)
+}
+
+/// An error with those behind it: that a certificate is unknown stands in the last.
+fn all_of(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut behind = error.source();
+    while let Some(error) = behind {
+        text.push_str(&format!(": {error}"));
+        behind = error.source();
+    }
+    text
 }
 
 // === impl Problems ===

@@ -22,5 +22,6 @@ mod tls;
 pub use config::{ConfigError, InjectorConfig};
 pub use patch::Operation;
 pub use pod::{AskedBy, Outcome, inject};
+pub use review::{probe, probed};
 pub use serve::{Addresses, Bound, InjectError, InjectSettings, bind};
 pub use tls::CertificateError;

@@ -128,6 +128,46 @@ pub(super) fn answer(
     serde_json::to_vec(&answer).map(|bytes| (bytes, ending)).map_err(|error| error.to_string())
 }
 
+/// A review of a small pod that asks, to see whether a webhook answers.
+pub fn probe(domain: &str) -> Vec<u8> {
+    serde_json::json!({
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "request": {
+            "uid": "probe",
+            "kind": { "group": "", "version": "v1", "kind": "Pod" },
+            "namespace": "probe",
+            "operation": "CREATE",
+            "dryRun": true,
+            "object": {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": { "name": "probe", "labels": { format!("{domain}/inject"): "true" } },
+                "spec": { "containers": [{ "name": "probe", "image": "probe" }] },
+            },
+        },
+    })
+    .to_string()
+    .into_bytes()
+}
+
+/// The operations of the answer to [`probe`]; or why it is not what it should be.
+pub fn probed(body: &[u8]) -> Result<usize, String> {
+    let answer: Value =
+        serde_json::from_slice(body).map_err(|error| format!("the answer is no {KIND}: {error}"))?;
+    let response =
+        answer.get("response").ok_or_else(|| format!("the answer is no {KIND}: it has no `response`"))?;
+    if response.get("allowed").and_then(Value::as_bool) != Some(true) {
+        let message = response.get("status").and_then(|status| status.get("message")?.as_str());
+        return Err(format!("the pod is refused: {}", message.unwrap_or("without a reason")));
+    }
+    let patch = response.get("patch").and_then(Value::as_str).ok_or("the pod is left as it is")?;
+    let patch = STANDARD.decode(patch).map_err(|error| format!("the patch is no base64: {error}"))?;
+    let patch: Vec<Value> =
+        serde_json::from_slice(&patch).map_err(|error| format!("the patch is no JSON Patch: {error}"))?;
+    Ok(patch.len())
+}
+
 fn judge(config: &InjectorConfig, asked_by: AskedBy, request: &Request) -> Result<Outcome, Vec<String>> {
     let GroupVersionKind { group, version, kind } = &request.kind;
     if (group.as_str(), version.as_str(), kind.as_str()) != ("", "v1", "Pod") {

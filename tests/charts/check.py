@@ -218,7 +218,7 @@ class Rendering(unittest.TestCase):
 
     def test_a_schema_refuses_what_is_wrong(self):
         # The two checks above would pass if the validators took everything.
-        [pod] = [d for d in documents(render("postern", "published")) if d["kind"] == "Pod"]
+        [pod, _] = [d for d in documents(render("postern", "published")) if d["kind"] == "Pod"]
         for wrong in ({"resetPolicy": "Always"}, {"terminationGracePeriodSeconds": "soon"}):
             with self.assertRaises(kubernetes_validate.ValidationError):
                 kubernetes_validate.validate(merge(pod, {"spec": wrong}), "1.33", strict=True)
@@ -357,7 +357,7 @@ class Rendering(unittest.TestCase):
         compared = 0
         for chart, _, rendered in self.each():
             config = injector_config(rendered)
-            tests = [d for d in rendered if d["kind"] == "Pod"]
+            tests = [d for d in rendered if d["kind"] == "Pod" and "initContainers" in d["spec"]]
             if config is None or not tests:
                 continue
             [pod] = tests
@@ -376,7 +376,7 @@ class Rendering(unittest.TestCase):
         kinds = sorted(document["kind"] for document in documents(render("postern", "published")))
         self.assertEqual(
             kinds,
-            ["ConfigMap", "Deployment", "MutatingWebhookConfiguration", "Pod", "Secret", "Service", "ServiceAccount"],
+            ["ConfigMap", "Deployment", "MutatingWebhookConfiguration", "Pod", "Pod", "Secret", "Service", "ServiceAccount"],
         )
         everything = {document["kind"] for document in documents(render("postern", "everything"))}
         self.assertLessEqual(
@@ -1033,7 +1033,7 @@ class Running(unittest.TestCase):
         (self.work / "postern-trusted-root" / item["path"]).write_text(default["podAnnotations"][annotation])
         self.start(arguments)
         # What `helm test` runs.
-        [test] = [d for d in rendered if d["kind"] == "Pod"]
+        [test] = [d for d in rendered if d["kind"] == "Pod" and d["metadata"]["name"].endswith("-sidecar")]
         path = self.work / "postern-socket/postern.sock"
         status = json.loads(self.postern([*test["spec"]["containers"][0]["args"], "--connect", f"unix://{path}"]))
         self.assertEqual(status["serial"] if "serial" in status else status["policy"]["serial"], 2, status)
@@ -1050,9 +1050,11 @@ class Injecting(unittest.TestCase):
         work = pathlib.Path(cls.work.name)
         values = yaml.safe_load(case_file("postern", "everything").read_text())
         values["injector"]["certificate"] = {"from": "generated"}
+        # Let the pod of `helm test` in.
+        values["networkPolicy"]["apiServer"] = []
         (work / "values.yaml").write_text(yaml.safe_dump(values))
         text = helm("4", "template", "test", CHARTS["postern"], "--namespace", NAMESPACE, "--values", work / "values.yaml").stdout
-        rendered = documents(text)
+        cls.rendered = rendered = documents(text)
         [secret] = [d for d in rendered if d["kind"] == "Secret"]
         for name, data in secret["data"].items():
             (work / name).write_bytes(base64.b64decode(data))
@@ -1113,6 +1115,28 @@ class Injecting(unittest.TestCase):
         head, _, body = answer.partition(b"\r\n\r\n")
         self.assertTrue(head.startswith(b"HTTP/1.1 200"), answer)
         return json.loads(body)["response"]
+
+    def test_what_helm_test_asks(self):
+        """The pod that tests the webhook: the name of the Service leads here, and its port to that of the container."""
+        [pod] = [d for d in self.rendered if d["kind"] == "Pod" and d["metadata"]["name"].endswith("-injector")]
+        [container] = pod["spec"]["containers"]
+        arguments = [argument.replace("/etc/postern/ca", self.work.name) for argument in container["args"]]
+        [url] = [argument for argument in arguments if argument.startswith("--url=")]
+        client = self.webhooks["pods"]
+        host = f"{client['service']['name']}.{client['service']['namespace']}.svc"
+        self.assertEqual(url, f"--url=https://{host}:443{client['service']['path']}")
+        there = [a.replace(f"{host}:443", f"{host}:{self.port}") for a in arguments]
+        hosts = pathlib.Path(self.work.name) / "hosts"
+        hosts.write_text(f"127.0.0.1 {host} localhost\n")
+        if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+            self.skipTest("no namespace for mounts is to be had, so the name of the Service cannot be given")
+        script = f'mount --bind {hosts} /etc/hosts && exec "$@"'
+        done = subprocess.run(["unshare", "-m", "sh", "-c", script, "-", BINARY, *there], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        elsewhere = [a.replace(host, "localhost") for a in there]
+        done = subprocess.run([BINARY, *elsewhere], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("certificate", done.stderr)
 
     def test_pods_are_injected_and_valid(self):
         seen = {}
