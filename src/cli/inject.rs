@@ -274,6 +274,9 @@ async fn probe_webhook(arguments: &ProbeArgs) -> Result<usize, String> {
         std::fs::read(&arguments.ca).map_err(|error| format!("`{}`: {error}", arguments.ca.display()))?;
     let authority = reqwest::Certificate::from_pem_bundle(&pem)
         .map_err(|error| format!("`{}`: {}", arguments.ca.display(), all_of(&error)))?;
+    if authority.is_empty() {
+        return Err(format!("`{}` has no certificate in PEM", arguments.ca.display()));
+    }
     let client = reqwest::Client::builder()
         .tls_certs_only(authority)
         .https_only(true)
