@@ -7,6 +7,8 @@ Started by observe.sh, which brings the tools. The questions are cases of tests/
 """
 
 import argparse
+import base64
+import io
 import json
 import os
 import pathlib
@@ -20,18 +22,19 @@ import time
 import urllib.request
 
 import grpc
-from google.protobuf import descriptor_pb2  # noqa: F401  (the generated modules need it loaded)
+import grpc_tools
+import websocket
 from grpc_tools import protoc
-from opentelemetry import baggage, context, propagate, trace
+from opentelemetry import propagate
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind
+from PIL import Image
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CASES = ROOT / "tests/cases/contoso.jsonl"
-STEPS = 'agent writes only after an approval'
 
 
 def free_port():
@@ -61,8 +64,6 @@ def contract(folder):
     """The messages of proto/, compiled."""
     proto = ROOT / "proto"
     wanted = ["grpc_tools.protoc", f"-I{proto}", f"--python_out={folder}", f"--grpc_python_out={folder}"]
-    import grpc_tools
-
     wanted.insert(1, f"-I{pathlib.Path(grpc_tools.__file__).parent / '_proto'}")
     if protoc.main([*wanted, "postern/v1/authorization.proto"]):
         sys.exit("the contract does not compile")
@@ -79,7 +80,7 @@ def cases():
     def first(**wanted):
         return next(c for c in plain if all(c.get(k) == v for k, v in wanted.items()) and not c.get("sub_operation"))
 
-    steps = next(c for c in plain if any(s == "approval_prompt next" for s in c.get("steps", [])))
+    steps = next(c for c in plain if c.get("agent") and c.get("steps"))
     return {
         "allowed": next(c for c in plain if c["decision"] == "Allowed" and c["data_action"] and not c.get("agent")),
         "denied": first(decision="Denied"),
@@ -194,29 +195,68 @@ def looked_at(ui, traces):
         print(f"{name}: {trace_id}: {tags.get('postern.decision', 'batch')} {tags.get('postern.reason_code', '')}")
 
 
-def pictures(ui, traces):
-    from PIL import Image
+class Browser:
+    """Chromium without a window, by its debugging protocol."""
 
+    def __init__(self, profile, width, height):
+        port = free_port()
+        command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+        command += ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"]
+        command += [f"--user-data-dir={profile}", f"--window-size={width},{height}", f"--remote-debugging-port={port}"]
+        command += ["--remote-allow-origins=*", "about:blank"]
+        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        pages = wait("the browser", lambda: [p for p in get(f"http://127.0.0.1:{port}/json") if p["type"] == "page"])
+        self.socket = websocket.create_connection(pages[0]["webSocketDebuggerUrl"], timeout=30)
+        self.calls = 0
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+
+    def call(self, method, **parameters):
+        self.calls += 1
+        self.socket.send(json.dumps({"id": self.calls, "method": method, "params": parameters}))
+        while (answer := json.loads(self.socket.recv())).get("id") != self.calls:
+            pass
+        return answer.get("result", {})
+
+    def evaluate(self, expression):
+        return self.call("Runtime.evaluate", expression=expression, returnByValue=True).get("result", {}).get("value")
+
+    def open(self, url, ready):
+        self.call("Page.navigate", url=url)
+        wait(ready, lambda: self.evaluate(ready))
+
+    def shot(self, path, width, height):
+        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+        image = self.call("Page.captureScreenshot", format="png", clip=clip)["data"]
+        # Few colours: a picture of text stays sharp and small.
+        with Image.open(io.BytesIO(base64.b64decode(image))) as picture:
+            picture.convert("RGB").quantize(48).save(path, optimize=True)
+        print(f"{path.relative_to(ROOT)}: {path.stat().st_size} bytes")
+
+
+def pictures(ui, traces):
     folder = ROOT / "docs/pictures"
     folder.mkdir(parents=True, exist_ok=True)
     base = f"http://127.0.0.1:{ui}"
-    shots = {
-        "search": (f"{base}/search?service=payments-api&limit=20&lookback=1h", (1280, 860)),
-        "denied": (f"{base}/trace/{traces['denied'][0]}?uiFind=postern.decision", (1280, 860)),
-        "agent": (f"{base}/trace/{traces['agent'][0]}?uiFind=postern.decision", (1280, 860)),
-        "batch": (f"{base}/trace/{traces['batch'][0]}?uiFind=postern.batch", (1280, 860)),
-    }
-    for name, (url, (width, height)) in shots.items():
-        with tempfile.TemporaryDirectory() as scratch:
-            shot = pathlib.Path(scratch) / "shot.png"
-            command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-            command += ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"]
-            command += [f"--user-data-dir={scratch}/profile", f"--window-size={width},{height}"]
-            command += ["--virtual-time-budget=10000" if name == "search" else "--timeout=9000"]
-            subprocess.run([*command, f"--screenshot={shot}", url], check=True, capture_output=True, timeout=120)
-            # Few colours: a picture of text stays sharp and small.
-            Image.open(shot).convert("RGB").quantize(64).save(folder / f"{name}.png", optimize=True)
-            print(f"docs/pictures/{name}.png: {(folder / f'{name}.png').stat().st_size} bytes")
+    rows = "document.querySelectorAll('.span-row .span-name, .span-row .span-view')"
+    # The last span is the sidecar's; its tags open by a click on its bar, and then by one on their heading.
+    bar = "[...document.querySelectorAll('.span-row')].at(-1).querySelector('.span-view')"
+    heading = "[...document.querySelectorAll('.AccordianKeyValues--header, .AccordionAttributes--header')][0]"
+    with tempfile.TemporaryDirectory() as profile:
+        browser = Browser(profile, 1280, 1400)
+        try:
+            browser.open(f"{base}/search?service=payments-api&limit=20&lookback=1h", "document.body.innerText.includes('Traces')")
+            wait("five results", lambda: browser.evaluate("document.querySelectorAll('.ResultItemTitle, [class*=ResultItemTitle]').length >= 5"))
+            browser.shot(folder / "search.png", 1280, 860)
+            for name in ("denied", "agent", "batch"):
+                browser.open(f"{base}/trace/{traces[name][0]}", f"{rows}.length >= 3")
+                browser.evaluate(f"{bar}.click()")
+                wait("the details of the span", lambda: browser.evaluate(f"!!{heading}"))
+                browser.evaluate(f"{heading}.click()")
+                time.sleep(1)
+                browser.shot(folder / f"{name}.png", 1280, 760 if name == "batch" else 1180)
+        finally:
+            browser.process.terminate()
+            browser.process.wait()
 
 
 if __name__ == "__main__":

