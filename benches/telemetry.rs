@@ -1,6 +1,6 @@
-//! What telemetry costs: `postern serve` with everything off, with traces of 1 % and of all calls, and with metrics
-//! scraped each second, asked by the same client in turns. Each variant is a process of its own; spans go to a
-//! receiver that decodes them, in a process of its own, too. Printed are requests per second, latency and the CPU
+//! What telemetry costs: `postern serve` with everything off, with traces of 1 % and of all calls, with metrics scraped
+//! each second, with records of all decisions, and with all of it, asked by the same client in turns. Each variant is a
+//! process of its own; spans and records go to a receiver that decodes them, in a process of its own, too. Printed are requests per second, latency and the CPU
 //! time that the kernel charged to the sidecar, each as a ratio to the variant with everything off in the same round.
 //!
 //! ```text
@@ -32,6 +32,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -57,10 +59,25 @@ struct Variant {
     sampled: Option<usize>,
     /// Whether metrics are scraped each second.
     scraped: bool,
+    /// Where records of all decisions go.
+    records: Option<Sink>,
 }
 
-const OFF: Variant =
-    Variant { name: "off", arguments: &[], variables: &[], traced: false, sampled: None, scraped: false };
+#[derive(Clone, Copy, Debug)]
+enum Sink {
+    File,
+    Otlp,
+}
+
+const OFF: Variant = Variant {
+    name: "off",
+    arguments: &[],
+    variables: &[],
+    traced: false,
+    sampled: None,
+    scraped: false,
+    records: None,
+};
 
 /// The first is what the others are compared with.
 const VARIANTS: &[Variant] = &[
@@ -83,7 +100,24 @@ const VARIANTS: &[Variant] = &[
         sampled: Some(1),
         ..OFF
     },
-    Variant { name: "traces, 1 %, and metrics", traced: true, sampled: Some(100), scraped: true, ..OFF },
+    Variant { name: "all records to a file", records: Some(Sink::File), ..OFF },
+    Variant { name: "all records over OTLP", records: Some(Sink::Otlp), ..OFF },
+    Variant {
+        name: "traces 1 %, metrics, file",
+        traced: true,
+        sampled: Some(100),
+        scraped: true,
+        records: Some(Sink::File),
+        ..OFF
+    },
+    Variant {
+        name: "traces 1 %, metrics, OTLP",
+        traced: true,
+        sampled: Some(100),
+        scraped: true,
+        records: Some(Sink::Otlp),
+        ..OFF
+    },
 ];
 
 fn main() {
@@ -95,8 +129,10 @@ fn main() {
     let runtime =
         || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     if let Some(address) = value("--receiver") {
-        let service = TraceServiceServer::new(Discarding);
-        runtime().block_on(Server::builder().add_service(service).serve(address.parse().unwrap())).unwrap();
+        let services = Server::builder()
+            .add_service(TraceServiceServer::new(Discarding))
+            .add_service(LogsServiceServer::new(Discarding));
+        runtime().block_on(services.serve(address.parse().unwrap())).unwrap();
         return;
     }
     let number =
@@ -121,7 +157,7 @@ fn main() {
     );
     println!(
         "{:<30} {:>9} {:>7} {:>9} {:>7} {:>8} {:>7} {:>10} {:>8}",
-        "variant", "req/s", "ratio", "p99 µs", "ratio", "CPU µs", "ratio", "spans", "lost"
+        "variant", "req/s", "ratio", "p99 µs", "ratio", "CPU µs", "ratio", "told", "lost"
     );
     for row in &rows {
         println!(
@@ -177,8 +213,8 @@ impl Row {
             "variant": self.name,
             "measured": one(&self.measured),
             "ratios": one(&self.ratios),
-            "spansExported": self.exported,
-            "spansLost": self.lost,
+            "told": self.exported,
+            "lost": self.lost,
         })
     }
 }
@@ -218,7 +254,7 @@ async fn run(settings: &Settings) -> Vec<Row> {
     let row = |(number, sidecar): (usize, &Sidecar)| {
         let all: Vec<Measured> = rounds.iter().map(|round| round[number]).collect();
         let ratios: Vec<Measured> = rounds.iter().map(|round| round[number].to(&round[0])).collect();
-        let (exported, lost) = sidecar.spans();
+        let (exported, lost) = sidecar.told();
         Row { name: sidecar.variant.name, measured: median(&all), ratios: median(&ratios), exported, lost }
     };
     sidecars.iter().enumerate().map(row).collect()
@@ -305,6 +341,16 @@ impl TraceService for Discarding {
     }
 }
 
+#[tonic::async_trait]
+impl LogsService for Discarding {
+    async fn export(
+        &self,
+        _: Request<ExportLogsServiceRequest>,
+    ) -> Result<Response<ExportLogsServiceResponse>, Status> {
+        Ok(Response::new(ExportLogsServiceResponse::default()))
+    }
+}
+
 struct Sidecar {
     variant: &'static Variant,
     child: Child,
@@ -336,6 +382,17 @@ impl Sidecar {
             command
                 .env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", format!("http://{receiver}"))
                 .env("OTEL_TRACES_SAMPLER", "parentbased_always_off");
+        }
+        match variant.records {
+            Some(Sink::File) => {
+                let path = dir.join(format!("{number}.jsonl"));
+                command.args(["--records-max-files", "1", "--records"]).arg(format!("file:{}", path.display()));
+            }
+            Some(Sink::Otlp) => {
+                command.env("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", format!("http://{receiver}"));
+                command.args(["--records", "otlp"]);
+            }
+            None => {}
         }
         Self { variant, child: command.spawn().unwrap(), uds, admin }
     }
@@ -415,13 +472,17 @@ impl Sidecar {
     }
 
     /// Spans that arrived, and that did not.
-    fn spans(&self) -> (u64, u64) {
+    /// Spans and records that arrived, and that were lost.
+    fn told(&self) -> (u64, u64) {
         let text = scrape(&self.admin);
         let sum = |name: &str| -> u64 {
             let lines = text.lines().filter(|line| line.starts_with(name));
             lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
         };
-        (sum("postern_spans_exported_total"), sum("postern_spans_lost_total"))
+        (
+            sum("postern_spans_exported_total") + sum("postern_records_written_total"),
+            sum("postern_spans_lost_total") + sum("postern_records_lost_total"),
+        )
     }
 
     /// Seconds of user and system time so far.
