@@ -386,7 +386,9 @@ impl Sidecar {
         match variant.records {
             Some(Sink::File) => {
                 let path = dir.join(format!("{number}.jsonl"));
-                command.args(["--records-max-files", "1", "--records"]).arg(format!("file:{}", path.display()));
+                command
+                    .args(["--records-max-files", "1", "--records"])
+                    .arg(format!("file:{}", path.display()));
             }
             Some(Sink::Otlp) => {
                 command.env("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", format!("http://{receiver}"));
