@@ -16,8 +16,6 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::{self, Handle};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::server::TcpIncoming;
 
 use crate::authorizer::Authorizer;
 use crate::cli;
@@ -27,6 +25,7 @@ use crate::drain::{Drain, Signals};
 use crate::metrics::{Metrics, PolicyMetrics};
 use crate::readiness::{DRAIN, POLICY, Readiness};
 use crate::record::{self, Candidate, Records};
+use crate::server::accept::{self, Door};
 use crate::server::admin::{self, AdminState};
 use crate::server::grpc::{self, AuthorizationApi};
 use crate::server::health::Health;
@@ -291,7 +290,7 @@ impl Bound {
             AuthorizationApi::new(authorizer.clone(), config.grpc, transport, &metrics, feed.clone(), traces)
                 .with_records(recorder.clone())
         };
-        let open = |transport: Transport| metrics.gauge(&metric::CONNECTIONS, &[transport.name()]);
+        let door = |transport| Door::new(transport, config.max_connections, &metrics);
         observe(&metrics, &authorizer, &telemetry);
         let (pushed, pushes) = (metrics.clone(), metrics.clone());
         let running = telemetry.start(
@@ -319,9 +318,7 @@ impl Bound {
         let mut tasks: JoinSet<End> = JoinSet::new();
         if let Some(listener) = tcp {
             let router = grpc::router(api(Transport::Tcp), &health, config.grpc)?;
-            // `Server::tcp_nodelay` does not reach a listener of our own.
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            let incoming = listen::counted(incoming, open(Transport::Tcp));
+            let incoming = accept::tcp(listener, door(Transport::Tcp));
             let started = drain.started();
             servers.spawn(async move {
                 End::server("TCP server", router.serve_with_incoming_shutdown(incoming, started).await)
@@ -331,7 +328,8 @@ impl Bound {
         if let Some((listener, file)) = uds {
             socket_file = Some(file);
             let router = grpc::router(api(Transport::Unix), &health, config.grpc)?;
-            let incoming = listen::counted(UnixListenerStream::new(listener), open(Transport::Unix));
+            let peers = config.uds.as_ref().map(|uds| uds.peers.clone()).unwrap_or_default();
+            let incoming = accept::unix(listener, peers, door(Transport::Unix));
             let started = drain.started();
             servers.spawn(async move {
                 End::server(

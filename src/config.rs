@@ -19,6 +19,7 @@ use crate::drain::DrainSettings;
 use crate::model::Wildcards;
 use crate::policy::CompileOptions;
 use crate::record::{FileSettings, Hasher, KeepRules, Masks, RecordSettings, SinkSettings, WhenFull};
+use crate::server::accept::Peers;
 use crate::server::grpc::GrpcSettings;
 use crate::source::dir::LoadOptions;
 use crate::source::remote::RemoteSettings;
@@ -124,6 +125,16 @@ pub struct ServeArgs {
     #[arg(long, env = "POSTERN_UDS_MODE", value_name = "MODE", default_value = "0660")]
     pub uds_mode: String,
 
+    /// Users, by number and separated by commas, who may ask over the Unix socket; others are closed unread. Without
+    /// this and `--uds-allow-gids` whoever the mode lets in
+    #[arg(long, env = "POSTERN_UDS_ALLOW_UIDS", value_name = "UIDS")]
+    pub uds_allow_uids: Option<String>,
+
+    /// Groups in the same form: the primary group of a process, not its supplementary ones. A user or a group that is
+    /// listed is enough
+    #[arg(long, env = "POSTERN_UDS_ALLOW_GIDS", value_name = "GIDS")]
+    pub uds_allow_gids: Option<String>,
+
     /// Loopback address for gRPC over TCP, or `off`; not bound by default when `--uds` is given
     #[arg(long, env = "POSTERN_TCP", value_name = "ADDRESS", default_value = DEFAULT_TCP)]
     pub tcp: String,
@@ -143,6 +154,10 @@ pub struct ServeArgs {
         require_equals = true
     )]
     pub reflection: String,
+
+    /// Connections that may be open on each of the two listeners, 1 to 1000000; more are closed at once
+    #[arg(long, env = "POSTERN_MAX_CONNECTIONS", value_name = "N", default_value = "1024")]
+    pub max_connections: String,
 
     /// Items in one BatchCheck, 1 to 10000
     #[arg(long, env = "POSTERN_MAX_BATCH_ITEMS", value_name = "N", default_value = "1000")]
@@ -276,6 +291,8 @@ pub struct Config {
     pub tcp: Option<SocketAddr>,
     /// Admin listener.
     pub admin: Option<SocketAddr>,
+    /// Connections of each listener.
+    pub max_connections: usize,
     /// The service.
     pub grpc: GrpcSettings,
     /// The decision cache.
@@ -325,8 +342,10 @@ pub struct CandidateSettings {
 pub struct UdsSettings {
     /// Where.
     pub path: PathBuf,
-    /// Who may.
+    /// Who may connect, by the file.
     pub mode: u32,
+    /// Who of these may ask.
+    pub peers: Peers,
 }
 
 /// A setting as it was written.
@@ -412,6 +431,7 @@ impl Config {
         }
         let uds = reader.read("uds", "a path", |text| Some(PathBuf::from(text)));
         let mode = reader.read("uds-mode", "an octal file mode such as `0660`", mode);
+        let peers = reader.peers(uds.is_some());
         // A socket alone replaces the TCP listener, which is for those who configure nothing.
         if uds.is_some() && reader.is_default("tcp") {
             reader.given.remove("tcp");
@@ -438,6 +458,9 @@ impl Config {
         let strict_wildcards = reader.bool("strict-wildcards");
         let condition_extensions = reader.bool("condition-extensions");
         let reflection = reader.bool("reflection");
+        let max_connections = reader.read("max-connections", "a number from 1 to 1000000", |text| {
+            text.parse().ok().filter(|connections| (1..=1_000_000).contains(connections))
+        });
         let max_batch_items = reader.read("max-batch-items", "a number from 1 to 10000", |text| {
             text.parse().ok().filter(|items| (1..=MOST_BATCH_ITEMS).contains(items))
         });
@@ -475,11 +498,12 @@ impl Config {
                     },
                 },
                 uds: match uds {
-                    Some(path) => Some(UdsSettings { path, mode: mode? }),
+                    Some(path) => Some(UdsSettings { path, mode: mode?, peers: peers? }),
                     None => None,
                 },
                 tcp,
                 admin: admin?,
+                max_connections: max_connections?,
                 grpc: GrpcSettings {
                     max_batch_items: max_batch_items?,
                     max_request_bytes: max_request_bytes?,
@@ -679,6 +703,24 @@ impl Reader {
 
     fn duration(&mut self, key: &str) -> Option<Duration> {
         self.read(key, "a time such as `10s` or `500ms`, at most 1h", duration)
+    }
+
+    /// Who may ask over the Unix socket. A list that is given names somebody: an empty one would mean everybody.
+    fn peers(&mut self, socket: bool) -> Option<Peers> {
+        let mut list = |key: &str| {
+            if !self.has(key) {
+                return Some(Vec::new());
+            }
+            if !socket {
+                self.refuse(key, "nothing: it goes with `uds`");
+                return None;
+            }
+            self.read(key, "numbers separated by commas such as `1000,65532`", |text| {
+                text.split(',').map(|id| number(id.trim()).and_then(|id| u32::try_from(id).ok())).collect()
+            })
+        };
+        let (uids, gids) = (list("uds-allow-uids"), list("uds-allow-gids"));
+        Some(Peers { uids: uids?, gids: gids? })
     }
 
     /// A directory, or publications; not both, and nothing of the one with the other.
@@ -1079,6 +1121,21 @@ mod tests {
         let config = with(&[("policy", "dir"), ("uds", "/s"), ("tcp", "[::1]:1")]).unwrap();
         assert_eq!(config.tcp, Some("[::1]:1".parse().unwrap()));
         assert_eq!(problems(&[("policy", "dir"), ("tcp", "off")]), ["tcp"]);
+    }
+
+    #[test]
+    fn who_may_ask_over_the_socket() {
+        let peers = |settings: &[(&str, &str)]| {
+            let all = [&[("policy", "dir"), ("uds", "/s")], settings].concat();
+            with(&all).map(|config| config.uds.unwrap().peers)
+        };
+        assert_eq!(peers(&[]), Ok(Peers::default()));
+        let both = peers(&[("uds-allow-uids", "1000, 65532"), ("uds-allow-gids", "0")]);
+        assert_eq!(both, Ok(Peers { uids: vec![1000, 65532], gids: vec![0] }));
+        for wrong in ["", ",", "1000,", "root", "-1", "4294967296", "1 2"] {
+            assert!(peers(&[("uds-allow-uids", wrong)]).is_err(), "{wrong}");
+        }
+        assert_eq!(problems(&[("policy", "dir"), ("uds-allow-gids", "7")]), ["uds-allow-gids"]);
     }
 
     #[test]

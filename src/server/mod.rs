@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub mod accept;
 pub mod admin;
 pub mod convert;
 pub mod explain;

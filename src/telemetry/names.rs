@@ -246,6 +246,9 @@ pub mod metric {
             "Cache and evaluation of one decision, without reading the request and writing the answer",
             [PLANE, CACHE];
         CONNECTIONS: Gauge "postern_connections" in "{connection}", "Open connections", [TRANSPORT];
+        CONNECTIONS_REFUSED: Counter "postern_connections_refused_total" in "{connection}",
+            "Connections that were closed before a call, by reason: peer, limit, handshake, identity or timeout",
+            [REASON, TRANSPORT];
         CACHE_ENTRIES: Gauge "postern_cache_entries" in "{entry}", "Entries in the decision cache", [];
         CACHE_BYTES: Gauge "postern_cache_bytes" in "By", "Bytes in the decision cache, keys included", [];
         POLICY_SERIAL: Gauge "postern_policy_serial" in "",
