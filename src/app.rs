@@ -31,6 +31,7 @@ use crate::server::grpc::{self, AuthorizationApi};
 use crate::server::health::Health;
 use crate::server::listen::{self, ListenError, SocketFile};
 use crate::server::status::PolicyFeed;
+use crate::server::tls::{self, Tls, TlsProblems, TlsReloader};
 use crate::server::{Addresses, Transport};
 use crate::snapshot;
 use crate::source::activate::Activator;
@@ -60,6 +61,9 @@ pub enum RunError {
     /// Where spans and metrics go.
     #[error(transparent)]
     Telemetry(#[from] VariableProblems),
+    /// The certificates of the TCP listener.
+    #[error("TLS cannot be served: {0}")]
+    Tls(#[from] TlsProblems),
     /// The reflection service.
     #[error("the reflection service cannot be built: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -101,6 +105,7 @@ pub struct Bound {
     config: Config,
     admin: AdminRuntime,
     tcp: Option<TcpListener>,
+    tls: Option<(Tls, TlsReloader)>,
     uds: Option<(UnixListener, SocketFile)>,
     admin_listener: Option<TcpListener>,
     telemetry: Telemetry,
@@ -208,6 +213,7 @@ pub async fn bind(config: Config) -> Result<Bound, RunError> {
 pub async fn bind_with(config: Config, telemetry: Telemetry) -> Result<Bound, RunError> {
     let admin = AdminRuntime::start()
         .map_err(|source| RunError::System { step: "the admin runtime cannot be started", source })?;
+    let tls = config.tls.clone().map(Tls::start).transpose()?;
     let tcp = match config.tcp {
         Some(address) => Some(listen::tcp("tcp", address).await?),
         None => None,
@@ -226,7 +232,17 @@ pub async fn bind_with(config: Config, telemetry: Telemetry) -> Result<Bound, Ru
         uds: uds.as_ref().map(|(_, file)| file.path().to_owned()),
         admin: admin_listener.as_ref().and_then(|listener| listener.local_addr().ok()),
     };
-    Ok(Bound { addresses, config, admin, tcp, uds, admin_listener, telemetry, readiness: Readiness::new() })
+    Ok(Bound {
+        addresses,
+        config,
+        admin,
+        tcp,
+        tls,
+        uds,
+        admin_listener,
+        telemetry,
+        readiness: Readiness::new(),
+    })
 }
 
 impl Bound {
@@ -243,7 +259,7 @@ impl Bound {
 
     /// Loads the policy, serves until the shutdown, then drains.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), RunError> {
-        let Self { addresses, config, admin, tcp, uds, admin_listener, telemetry, readiness } = self;
+        let Self { addresses, config, admin, tcp, tls, uds, admin_listener, telemetry, readiness } = self;
         let metrics = Metrics::new(VERSION, COMMIT);
         let candidate = match config.candidate.clone() {
             Some(settings) => Some(candidate(&config, settings).await?),
@@ -318,11 +334,31 @@ impl Bound {
         let mut tasks: JoinSet<End> = JoinSet::new();
         if let Some(listener) = tcp {
             let router = grpc::router(api(Transport::Tcp), &health, config.grpc)?;
-            let incoming = accept::tcp(listener, door(Transport::Tcp));
-            let started = drain.started();
-            servers.spawn(async move {
-                End::server("TCP server", router.serve_with_incoming_shutdown(incoming, started).await)
-            });
+            let (door, started) = (door(Transport::Tcp), drain.started());
+            match tls {
+                Some((tls, reloader)) => {
+                    let incoming = tls::incoming(listener, tls, door);
+                    servers.spawn(async move {
+                        let outcome = router.serve_with_incoming_shutdown(incoming, started).await;
+                        End::server("TLS server", outcome)
+                    });
+                    let task = admin.handle.spawn(reloader.run(metrics.clone()));
+                    tasks.spawn(async move {
+                        let reason = match task.await {
+                            Ok(()) => "it ended".into(),
+                            Err(error) => error.to_string(),
+                        };
+                        End::Stopped { task: "reloader of certificates", reason }
+                    });
+                }
+                None => {
+                    let incoming = accept::tcp(listener, door);
+                    servers.spawn(async move {
+                        let outcome = router.serve_with_incoming_shutdown(incoming, started).await;
+                        End::server("TCP server", outcome)
+                    });
+                }
+            }
         }
         let mut socket_file = None;
         if let Some((listener, file)) = uds {

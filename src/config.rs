@@ -21,6 +21,8 @@ use crate::policy::CompileOptions;
 use crate::record::{FileSettings, Hasher, KeepRules, Masks, RecordSettings, SinkSettings, WhenFull};
 use crate::server::accept::Peers;
 use crate::server::grpc::GrpcSettings;
+use crate::server::spiffe::SpiffeRule;
+use crate::server::tls::TlsSettings;
 use crate::source::dir::LoadOptions;
 use crate::source::remote::RemoteSettings;
 use crate::telemetry::sampling::Keep;
@@ -135,9 +137,28 @@ pub struct ServeArgs {
     #[arg(long, env = "POSTERN_UDS_ALLOW_GIDS", value_name = "GIDS")]
     pub uds_allow_gids: Option<String>,
 
-    /// Loopback address for gRPC over TCP, or `off`; not bound by default when `--uds` is given
+    /// Address for gRPC over TCP, or `off`; not bound by default when `--uds` is given. Without mutual TLS a loopback
+    /// address
     #[arg(long, env = "POSTERN_TCP", value_name = "ADDRESS", default_value = DEFAULT_TCP)]
     pub tcp: String,
+
+    /// Certificate chain of the TCP listener, PEM; with `--tls-key` and `--tls-client-ca` it speaks mutual TLS, and
+    /// follows these files when they change
+    #[arg(long, env = "POSTERN_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<String>,
+
+    /// Its private key, PEM
+    #[arg(long, env = "POSTERN_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<String>,
+
+    /// Authorities of the certificates that every client has to show, PEM
+    #[arg(long, env = "POSTERN_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<String>,
+
+    /// Who of these clients may ask: SPIFFE ids separated by commas, each exact, or ending in `/*` for all below a path
+    /// or in a trust domain
+    #[arg(long, env = "POSTERN_TLS_ALLOW_SPIFFE", value_name = "IDS")]
+    pub tls_allow_spiffe: Option<String>,
 
     /// Address of `/livez`, `/readyz` and `/metrics`, or `off`
     #[arg(long, env = "POSTERN_ADMIN", value_name = "ADDRESS", default_value = DEFAULT_ADMIN)]
@@ -289,6 +310,8 @@ pub struct Config {
     pub uds: Option<UdsSettings>,
     /// TCP listener.
     pub tcp: Option<SocketAddr>,
+    /// Its mutual TLS.
+    pub tls: Option<TlsSettings>,
     /// Admin listener.
     pub admin: Option<SocketAddr>,
     /// Connections of each listener.
@@ -436,16 +459,17 @@ impl Config {
         if uds.is_some() && reader.is_default("tcp") {
             reader.given.remove("tcp");
         }
-        let tcp =
-            reader.read("tcp", "a loopback address and port such as `127.0.0.1:4770`, or `off`", listener);
+        let tcp = reader.read("tcp", "an address and port such as `127.0.0.1:4770`, or `off`", listener);
         let tcp = tcp.flatten();
+        let tls = reader.tls(tcp.is_some());
         if let Some(address) = tcp
             && !address.ip().is_loopback()
+            && !reader.has("tls-cert")
         {
             reader.refuse(
                 "tcp",
-                "a loopback address: this version has no mutual TLS, so it does not answer other machines; use \
-                 `127.0.0.1` or `[::1]`, or a Unix socket",
+                "a loopback address such as `127.0.0.1` or `[::1]`: other machines are answered over mutual TLS only, \
+                 which `tls-cert`, `tls-key` and `tls-client-ca` give; beside a workload use a Unix socket",
             );
         }
         if uds.is_none() && reader.given.get("tcp").is_some_and(|tcp| tcp.value.trim() == "off") {
@@ -502,6 +526,7 @@ impl Config {
                     None => None,
                 },
                 tcp,
+                tls: tls?,
                 admin: admin?,
                 max_connections: max_connections?,
                 grpc: GrpcSettings {
@@ -721,6 +746,42 @@ impl Reader {
         };
         let (uids, gids) = (list("uds-allow-uids"), list("uds-allow-gids"));
         Some(Peers { uids: uids?, gids: gids? })
+    }
+
+    /// `Some(None)` without mutual TLS. Three files or none: there is no TLS that lets in everybody.
+    fn tls(&mut self, tcp: bool) -> Option<Option<TlsSettings>> {
+        const FILES: [&str; 3] = ["tls-cert", "tls-key", "tls-client-ca"];
+        let [cert, key, client_ca] =
+            FILES.map(|file| self.read(file, "a file", |text| Some(PathBuf::from(text))));
+        let allow = self.parts("tls-allow-spiffe", |text| {
+            let rule = |id: &str| {
+                let wanted = |problem| format!("SPIFFE ids separated by commas; `{id}` is none: {problem}");
+                id.parse::<SpiffeRule>().map_err(wanted)
+            };
+            let (rules, problems): (Vec<_>, Vec<_>) =
+                text.split(',').map(|id| rule(id.trim())).partition(Result::is_ok);
+            match problems.is_empty() {
+                true => Ok(rules.into_iter().filter_map(Result::ok).collect()),
+                false => Err(problems.into_iter().filter_map(Result::err).collect()),
+            }
+        });
+        let given: Vec<&str> = FILES.into_iter().filter(|file| self.has(file)).collect();
+        if given.is_empty() {
+            if self.has("tls-allow-spiffe") {
+                self.refuse("tls-allow-spiffe", "`tls-cert`, `tls-key` and `tls-client-ca`, too");
+            }
+            return allow.map(|_| None);
+        }
+        if !tcp {
+            for file in &given {
+                self.refuse(file, "an address in `tcp`, too: the Unix socket does not speak TLS");
+            }
+        }
+        for missing in FILES.into_iter().filter(|file| !given.contains(file)) {
+            self.refuse(missing, "a file: mutual TLS needs `tls-cert`, `tls-key` and `tls-client-ca`");
+        }
+        let allow = allow?.unwrap_or_default();
+        Some(Some(TlsSettings { cert: cert?, key: key?, client_ca: client_ca?, allow }))
     }
 
     /// A directory, or publications; not both, and nothing of the one with the other.
@@ -1136,6 +1197,29 @@ mod tests {
             assert!(peers(&[("uds-allow-uids", wrong)]).is_err(), "{wrong}");
         }
         assert_eq!(problems(&[("policy", "dir"), ("uds-allow-gids", "7")]), ["uds-allow-gids"]);
+    }
+
+    #[test]
+    fn other_machines_are_answered_over_mutual_tls_only() {
+        let files = [("policy", "d"), ("tls-cert", "c"), ("tls-key", "k"), ("tls-client-ca", "a")];
+        let config = |settings: &[(&str, &str)]| with(&[&files, settings].concat());
+        let tls = config(&[("tcp", "0.0.0.0:1")]).unwrap().tls.unwrap();
+        assert_eq!((tls.cert, tls.key, tls.client_ca), ("c".into(), "k".into(), "a".into()));
+        assert_eq!(tls.allow, []);
+        assert!(config(&[("tcp", "127.0.0.1:1")]).unwrap().tls.is_some());
+        let ids = ("tls-allow-spiffe", "spiffe://a/*, spiffe://b/c");
+        let tls = config(&[ids]).unwrap().tls.unwrap();
+        assert!(tls.allow[0].allows("spiffe://a/x") && tls.allow[1].allows("spiffe://b/c"));
+        for wrong in ["", ",", "spiffe://a", "spiffe://a/b,", "a/b"] {
+            assert!(config(&[("tls-allow-spiffe", wrong)]).is_err(), "{wrong}");
+        }
+        for address in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1"] {
+            assert_eq!(problems(&[("policy", "d"), ("tcp", address)]), ["tcp"], "{address}");
+        }
+        assert_eq!(problems(&files[..2]), ["tls-client-ca", "tls-key"]);
+        assert_eq!(problems(&[files[0], ids]), ["tls-allow-spiffe"]);
+        let socket = [&files[..], &[("uds", "/s")]].concat();
+        assert_eq!(problems(&socket), ["tls-cert", "tls-client-ca", "tls-key"]);
     }
 
     #[test]

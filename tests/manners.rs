@@ -13,13 +13,19 @@
 mod common;
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::io::Read;
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use common::*;
+use postern::proto::v1;
+use postern::proto::v1::authorization_service_client::AuthorizationServiceClient;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use tempfile::TempDir;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 /// A socket that every user of the machine may connect to.
 struct Socket {
@@ -134,4 +140,312 @@ async fn one_connection_too_many_is_closed() {
     connect_tcp(process.tcp).await;
     drop(first);
     eventually("a place", async || status_as(&socket.path, None).status.success()).await;
+}
+
+// === mutual TLS ===
+
+/// Signs certificates.
+struct Authority(Issuer<'static, KeyPair>, String);
+
+impl Authority {
+    fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self(Issuer::new(params, key), pem)
+    }
+
+    /// Certificate and key of a client with these URIs.
+    fn client(&self, uris: &[&str]) -> (String, String) {
+        self.sign(uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect())
+    }
+
+    /// Certificate and key of a server on this machine.
+    fn server(&self) -> (String, String) {
+        self.sign(vec![SanType::IpAddress("127.0.0.1".parse().unwrap())])
+    }
+
+    fn sign(&self, names: Vec<SanType>) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.subject_alt_names = names;
+        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
+    }
+}
+
+/// Authorities of servers and of clients, and the files of a sidecar.
+struct Trust {
+    dir: TempDir,
+    servers: Authority,
+    clients: Authority,
+}
+
+impl Trust {
+    fn new() -> Self {
+        let trust =
+            Self { dir: tempfile::tempdir().unwrap(), servers: Authority::new(), clients: Authority::new() };
+        let (cert, key) = trust.servers.server();
+        trust.write("cert.pem", &cert);
+        trust.write("key.pem", &key);
+        trust.write("clients.pem", &trust.clients.1);
+        trust.write("servers.pem", &trust.servers.1);
+        trust
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let aside = self.dir.path().join(".next");
+        fs::write(&aside, text).unwrap();
+        fs::rename(aside, self.path(name)).unwrap();
+    }
+
+    fn serve(&self, policy: &Path, more: &[&str]) -> Process {
+        let (cert, key, ca) = (self.path("cert.pem"), self.path("key.pem"), self.path("clients.pem"));
+        let files = ["--tls-cert", &cert, "--tls-key", &key, "--tls-client-ca", &ca];
+        Process::start(policy, &[&files, more].concat(), &[])
+    }
+
+    /// A client that trusts the authority of servers, and shows this, if anything.
+    async fn connect(&self, to: SocketAddr, shows: Option<&(String, String)>) -> Result<Channel, String> {
+        let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&self.servers.1));
+        if let Some((cert, key)) = shows {
+            tls = tls.identity(Identity::from_pem(cert, key));
+        }
+        let endpoint = Endpoint::from_shared(format!("https://{to}")).unwrap().tls_config(tls).unwrap();
+        endpoint.connect().await.map_err(|error| format!("{error:?}"))
+    }
+
+    /// What a call says.
+    async fn asks(&self, to: SocketAddr, shows: Option<&(String, String)>) -> Result<v1::Decision, String> {
+        check(&self.connect(to, shows).await?).await
+    }
+}
+
+async fn check(channel: &Channel) -> Result<v1::Decision, String> {
+    let asked = request(ALICE, READ, &vault("app"));
+    let answer = AuthorizationServiceClient::new(channel.clone()).check(asked).await;
+    let answer = answer.map_err(|status| format!("{status:?}"))?;
+    Ok(answer.into_inner().result.unwrap().decision())
+}
+
+async fn refused(process: &Process, reason: &str) -> u64 {
+    let line = format!("postern_connections_refused_total{{reason=\"{reason}\",transport=\"tcp\"}}");
+    number(process, &line).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_shows_a_certificate_of_the_authority() {
+    let (trust, policy) = (Trust::new(), policy());
+    // On every address, as mutual TLS allows.
+    let mut command = postern();
+    command.args(["serve", "--policy", policy.path().to_str().unwrap(), "--tcp", "0.0.0.0:0"]);
+    command.args(["--admin", "127.0.0.1:0", "--log-format", "json", "--tls-cert", &trust.path("cert.pem")]);
+    command.args(["--tls-key", &trust.path("key.pem"), "--tls-client-ca", &trust.path("clients.pem")]);
+    let process = Process::spawn(&mut command);
+    process.ready().await;
+    let to = SocketAddr::from(([127, 0, 0, 1], process.tcp.port()));
+    let good = trust.clients.client(&[]);
+    assert_eq!(trust.asks(to, Some(&good)).await, Ok(v1::Decision::Allowed));
+    assert_eq!(refused(&process, "handshake").await, 0);
+
+    // The alert may be lost behind what the client has sent meanwhile, so only the refusal is sure.
+    assert!(trust.asks(to, None).await.is_err());
+    assert!(trust.asks(to, Some(&Authority::new().client(&[]))).await.is_err());
+    // Neither what signs servers, nor no TLS at all.
+    assert!(trust.asks(to, Some(&trust.servers.client(&[]))).await.is_err());
+    eventually("three refusals", async || refused(&process, "handshake").await >= 3).await;
+    let before = refused(&process, "handshake").await;
+    let plain = Endpoint::from_shared(format!("http://{to}")).unwrap().connect_lazy();
+    assert!(check(&plain).await.is_err());
+    eventually("one more", async || refused(&process, "handshake").await > before).await;
+    assert_eq!(refused(&process, "identity").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_those_who_are_vouched_for_the_named_may_ask() {
+    let (trust, policy) = (Trust::new(), policy());
+    let allowed = "spiffe://example.org/ns/payments/*,spiffe://example.org/ns/shop/sa/web";
+    let process = trust.serve(policy.path(), &["--tls-allow-spiffe", allowed]);
+    process.ready().await;
+    let asks = async |uris: &[&str]| trust.asks(process.tcp, Some(&trust.clients.client(uris))).await;
+    for one in ["spiffe://example.org/ns/payments/sa/api", "spiffe://example.org/ns/shop/sa/web"] {
+        assert_eq!(asks(&[one]).await, Ok(v1::Decision::Allowed), "{one}");
+    }
+    for others in [
+        &["spiffe://example.org/ns/shop/sa/other"][..],
+        &["spiffe://evil.org/ns/payments/sa/api"],
+        &["spiffe://example.org/ns/payments/sa/api", "spiffe://example.org/ns/shop/sa/web"],
+        &[],
+    ] {
+        let before = refused(&process, "identity").await;
+        assert!(asks(others).await.is_err(), "{others:?}");
+        eventually("a refusal", async || refused(&process, "identity").await > before).await;
+    }
+    // The name does not help where nobody vouches for it.
+    let forged = Authority::new().client(&["spiffe://example.org/ns/shop/sa/web"]);
+    assert!(trust.asks(process.tcp, Some(&forged)).await.is_err());
+    let told = "`tls-allow-spiffe` does not let in `spiffe://example.org/ns/shop/sa/other`";
+    assert!(process.log().contains(told), "{}", process.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_are_followed_while_serving() {
+    let (trust, policy) = (Trust::new(), policy());
+    let process = trust.serve(policy.path(), &[]);
+    process.ready().await;
+    let client = trust.clients.client(&[]);
+    let old = trust.connect(process.tcp, Some(&client)).await.unwrap();
+    assert_eq!(check(&old).await, Ok(v1::Decision::Allowed));
+    let reloads = async |outcome: &str| {
+        number(&process, &format!("postern_tls_reloads_total{{outcome=\"{outcome}\"}}")).await
+    };
+
+    // A key that is none of this certificate changes nothing, and is told once.
+    let (cert, key) = trust.servers.server();
+    trust.write("key.pem", &key);
+    eventually("the refusal", async || reloads("refused").await == 1).await;
+    assert_eq!(trust.asks(process.tcp, Some(&client)).await, Ok(v1::Decision::Allowed));
+    assert!(
+        process.log().contains("the new certificates cannot be used, the older ones stay: "),
+        "{}",
+        process.log()
+    );
+    trust.write("cert.pem", &cert);
+    eventually("the new pair", async || reloads("taken").await == 1).await;
+
+    // All files that are no certificates are told at once.
+    trust.write("cert.pem", "no certificate");
+    trust.write("clients.pem", "no authority");
+    eventually("the refusal", async || reloads("refused").await >= 2).await;
+    eventually("both files in the log", async || {
+        let log = process.log();
+        let last = log.lines().rfind(|line| line.contains("the older ones stay")).unwrap_or_default();
+        last.contains("(`--tls-cert`)") && last.contains("(`--tls-client-ca`)")
+    })
+    .await;
+    assert_eq!(trust.asks(process.tcp, Some(&client)).await, Ok(v1::Decision::Allowed));
+
+    // Another authority: who comes needs its signature, who is here stays.
+    let next = Authority::new();
+    let (cert, key) = trust.servers.server();
+    let before = reloads("taken").await;
+    trust.write("cert.pem", &cert);
+    trust.write("key.pem", &key);
+    trust.write("clients.pem", &next.1);
+    eventually("the next authority", async || reloads("taken").await > before).await;
+    eventually("its client", async || trust.asks(process.tcp, Some(&next.client(&[]))).await.is_ok()).await;
+    assert!(trust.asks(process.tcp, Some(&client)).await.is_err());
+    assert_eq!(check(&old).await, Ok(v1::Decision::Allowed), "the connection of before");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mounted_secret_is_swapped_by_its_link() {
+    let (trust, policy) = (Trust::new(), policy());
+    // As Kubernetes mounts it: files are links through one link that is replaced.
+    let mount = tempfile::tempdir().unwrap();
+    let (next, link) = (Authority::new(), mount.path().join("..data"));
+    for (version, authority) in [("1", &trust.clients), ("2", &next)] {
+        let folder = mount.path().join(version);
+        fs::create_dir(&folder).unwrap();
+        let (cert, key) = trust.servers.server();
+        for (name, text) in [("tls.crt", &cert), ("tls.key", &key), ("ca.crt", &authority.1)] {
+            fs::write(folder.join(name), text).unwrap();
+        }
+    }
+    symlink("1", &link).unwrap();
+    let file = |name: &str| {
+        symlink(format!("..data/{name}"), mount.path().join(name)).unwrap();
+        mount.path().join(name).to_str().unwrap().to_owned()
+    };
+    let (cert, key, ca) = (file("tls.crt"), file("tls.key"), file("ca.crt"));
+    let files = ["--tls-cert", &cert, "--tls-key", &key, "--tls-client-ca", &ca];
+    let process = Process::start(policy.path(), &files, &[]);
+    process.ready().await;
+    assert!(trust.asks(process.tcp, Some(&trust.clients.client(&[]))).await.is_ok());
+    symlink("2", mount.path().join("..next")).unwrap();
+    fs::rename(mount.path().join("..next"), &link).unwrap();
+    eventually("the next", async || trust.asks(process.tcp, Some(&next.client(&[]))).await.is_ok()).await;
+    assert!(trust.asks(process.tcp, Some(&trust.clients.client(&[]))).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handshake_that_hangs_holds_up_nobody_and_is_cut() {
+    let (trust, policy) = (Trust::new(), policy());
+    let process = trust.serve(policy.path(), &["--max-connections", "9"]);
+    process.ready().await;
+    let mut silent: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(process.tcp).unwrap()).collect();
+    let client = trust.clients.client(&[]);
+    let open = "postern_connections{transport=\"tcp\"}";
+    eventually("eight", async || number(&process, open).await == 8).await;
+    assert_eq!(trust.asks(process.tcp, Some(&client)).await, Ok(v1::Decision::Allowed));
+    let cut = tokio::task::spawn_blocking(move || {
+        for connection in &mut silent {
+            connection.set_read_timeout(Some(DEADLINE)).unwrap();
+            assert_eq!(connection.read(&mut [0; 1]).unwrap_or(0), 0);
+        }
+    });
+    cut.await.unwrap();
+    eventually("eight", async || refused(&process, "timeout").await == 8).await;
+}
+
+#[test]
+fn what_cannot_be_served_is_refused_at_the_start() {
+    let (trust, policy) = (Trust::new(), policy());
+    let (cert, key, ca) = (trust.path("cert.pem"), trust.path("key.pem"), trust.path("clients.pem"));
+    let serve = |arguments: &[&str]| {
+        let mut command = postern();
+        command
+            .args(["serve", "--admin", "off", "--policy", policy.path().to_str().unwrap()])
+            .args(arguments);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, told) = serve(&["--tcp", "0.0.0.0:0"]);
+    assert_eq!(code, Some(2));
+    assert!(told.contains("flag `--tcp` is `0.0.0.0:0`; wanted a loopback address"), "{told}");
+    let (code, told) = serve(&["--tcp", "0.0.0.0:0", "--tls-cert", &cert]);
+    assert_eq!(code, Some(2));
+    assert!(told.contains("tls-key") && told.contains("tls-client-ca"), "{told}");
+    // Files in the places of each other, and one that is missing.
+    let (code, told) = serve(&["--tls-cert", &key, "--tls-key", &cert, "--tls-client-ca", "/nonexistent/ca"]);
+    assert_eq!(code, Some(1));
+    for named in ["(`--tls-cert`)", "(`--tls-key`)", "`/nonexistent/ca` (`--tls-client-ca`): No such file"] {
+        assert!(told.contains(named), "{named} not in {told}");
+    }
+    trust.write("key.pem", &KeyPair::generate().unwrap().serialize_pem());
+    let (code, told) = serve(&["--tls-cert", &cert, "--tls-key", &key, "--tls-client-ca", &ca]);
+    assert_eq!(code, Some(1));
+    assert!(told.contains("(`--tls-cert`): with the key"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_speaks_mutual_tls() {
+    let (trust, policy) = (Trust::new(), policy());
+    let process = trust.serve(policy.path(), &[]);
+    process.ready().await;
+    let (cert, key) = trust.clients.client(&[]);
+    trust.write("me.pem", &cert);
+    trust.write("me.key", &key);
+    let (cert, key, ca) = (trust.path("me.pem"), trust.path("me.key"), trust.path("servers.pem"));
+    let address = format!("https://{}", process.tcp);
+    let run = |arguments: &[&str]| {
+        let output = postern().args(arguments).args(["--connect", &address]).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let all = ["--tls-ca", &ca, "--tls-cert", &cert, "--tls-key", &key];
+    assert_eq!(run(&[&["status"][..], &all].concat()), (Some(0), String::new()));
+    let question = ["check", "--principal", ALICE, "--action", READ, "--scope", &vault("app")];
+    assert_eq!(run(&[&question[..], &all].concat()), (Some(0), String::new()));
+    let (code, told) = run(&["status", "--tls-ca", &ca]);
+    assert_eq!(code, Some(1));
+    assert!(told.contains("cannot reach `https://"), "{told}");
+    let (code, told) = run(&["status", "--tls-cert", &cert, "--tls-key", &key]);
+    assert_eq!(code, Some(1), "an authority that the system does not know");
+    assert!(told.contains("UnknownIssuer"), "{told}");
+    let output = postern().args(["status", "--connect", "unix:///s", "--tls-ca", &ca]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
 }

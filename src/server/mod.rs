@@ -13,7 +13,9 @@ pub mod grpc;
 pub mod health;
 pub mod listen;
 pub mod record;
+pub mod spiffe;
 pub mod status;
+pub mod tls;
 mod trace;
 
 /// Where a started process listens.

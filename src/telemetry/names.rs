@@ -249,6 +249,8 @@ pub mod metric {
         CONNECTIONS_REFUSED: Counter "postern_connections_refused_total" in "{connection}",
             "Connections that were closed before a call, by reason: peer, limit, handshake, identity or timeout",
             [REASON, TRANSPORT];
+        TLS_RELOADS: Counter "postern_tls_reloads_total" in "{reload}",
+            "Changes of the certificate files, by what came of them: taken or refused", [OUTCOME];
         CACHE_ENTRIES: Gauge "postern_cache_entries" in "{entry}", "Entries in the decision cache", [];
         CACHE_BYTES: Gauge "postern_cache_bytes" in "By", "Bytes in the decision cache, keys included", [];
         POLICY_SERIAL: Gauge "postern_policy_serial" in "",
