@@ -29,6 +29,7 @@ use crate::server::accept::{self, Door};
 use crate::server::admin::{self, AdminState};
 use crate::server::grpc::{self, AuthorizationApi};
 use crate::server::health::Health;
+use crate::server::limits::RequestLimit;
 use crate::server::listen::{self, ListenError, SocketFile};
 use crate::server::status::PolicyFeed;
 use crate::server::tls::{self, Tls, TlsProblems, TlsReloader};
@@ -306,6 +307,7 @@ impl Bound {
             AuthorizationApi::new(authorizer.clone(), config.grpc, transport, &metrics, feed.clone(), traces)
                 .with_records(recorder.clone())
         };
+        let limit = RequestLimit::new(config.max_concurrent_requests);
         let door = |transport| Door::new(transport, config.max_connections, &metrics);
         observe(&metrics, &authorizer, &telemetry);
         let (pushed, pushes) = (metrics.clone(), metrics.clone());
@@ -333,7 +335,7 @@ impl Bound {
         let mut servers: JoinSet<End> = JoinSet::new();
         let mut tasks: JoinSet<End> = JoinSet::new();
         if let Some(listener) = tcp {
-            let router = grpc::router(api(Transport::Tcp), &health, config.grpc)?;
+            let router = grpc::router(api(Transport::Tcp), &health, config.grpc, limit.clone())?;
             let (door, started) = (door(Transport::Tcp), drain.started());
             match tls {
                 Some((tls, reloader)) => {
@@ -363,7 +365,7 @@ impl Bound {
         let mut socket_file = None;
         if let Some((listener, file)) = uds {
             socket_file = Some(file);
-            let router = grpc::router(api(Transport::Unix), &health, config.grpc)?;
+            let router = grpc::router(api(Transport::Unix), &health, config.grpc, limit.clone())?;
             let peers = config.uds.as_ref().map(|uds| uds.peers.clone()).unwrap_or_default();
             let incoming = accept::unix(listener, peers, door(Transport::Unix));
             let started = drain.started();

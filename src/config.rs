@@ -176,6 +176,10 @@ pub struct ServeArgs {
     )]
     pub reflection: String,
 
+    /// Requests that may be open at a time, 1 to 1000000; more are answered RESOURCE_EXHAUSTED
+    #[arg(long, env = "POSTERN_MAX_CONCURRENT_REQUESTS", value_name = "N", default_value = "1024")]
+    pub max_concurrent_requests: String,
+
     /// Connections that may be open on each of the two listeners, 1 to 1000000; more are closed at once
     #[arg(long, env = "POSTERN_MAX_CONNECTIONS", value_name = "N", default_value = "1024")]
     pub max_connections: String,
@@ -314,6 +318,8 @@ pub struct Config {
     pub tls: Option<TlsSettings>,
     /// Admin listener.
     pub admin: Option<SocketAddr>,
+    /// Requests of all listeners.
+    pub max_concurrent_requests: usize,
     /// Connections of each listener.
     pub max_connections: usize,
     /// The service.
@@ -482,9 +488,9 @@ impl Config {
         let strict_wildcards = reader.bool("strict-wildcards");
         let condition_extensions = reader.bool("condition-extensions");
         let reflection = reader.bool("reflection");
-        let max_connections = reader.read("max-connections", "a number from 1 to 1000000", |text| {
-            text.parse().ok().filter(|connections| (1..=1_000_000).contains(connections))
-        });
+        let max_concurrent_requests =
+            reader.read("max-concurrent-requests", "a number from 1 to 1000000", up_to_a_million);
+        let max_connections = reader.read("max-connections", "a number from 1 to 1000000", up_to_a_million);
         let max_batch_items = reader.read("max-batch-items", "a number from 1 to 10000", |text| {
             text.parse().ok().filter(|items| (1..=MOST_BATCH_ITEMS).contains(items))
         });
@@ -528,6 +534,7 @@ impl Config {
                 tcp,
                 tls: tls?,
                 admin: admin?,
+                max_concurrent_requests: max_concurrent_requests?,
                 max_connections: max_connections?,
                 grpc: GrpcSettings {
                     max_batch_items: max_batch_items?,
@@ -1057,6 +1064,10 @@ fn workers(text: &str) -> Option<usize> {
         return Some(std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS));
     }
     text.parse().ok().filter(|workers| (1..=MOST_WORKERS).contains(workers))
+}
+
+fn up_to_a_million(text: &str) -> Option<usize> {
+    text.parse().ok().filter(|number| (1..=1_000_000).contains(number))
 }
 
 /// A whole number without sign.

@@ -23,9 +23,14 @@ use std::process::Output;
 use common::*;
 use postern::proto::v1;
 use postern::proto::v1::authorization_service_client::AuthorizationServiceClient;
+use prost::Message as _;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use tempfile::TempDir;
+use tonic::Code;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_types::StatusExt;
 
 /// A socket that every user of the machine may connect to.
 struct Socket {
@@ -448,4 +453,86 @@ async fn the_command_line_speaks_mutual_tls() {
     assert!(told.contains("UnknownIssuer"), "{told}");
     let output = postern().args(["status", "--connect", "unix:///s", "--tls-ca", &ca]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
+}
+
+// === how many, and how late ===
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_request_too_many_is_told_so_and_health_is_answered() {
+    let (policy, socket) = (policy(), open_socket());
+    let arguments = ["--uds", socket.path.to_str().unwrap(), "--max-concurrent-requests", "1"];
+    let process = Process::start(policy.path(), &arguments, &[]);
+    process.ready().await;
+    let channel = connect_tcp(process.tcp).await;
+    // A call whose message never comes holds the one place there is.
+    let mut grpc = tonic::client::Grpc::new(channel.clone());
+    grpc.ready().await.unwrap();
+    let (held, message) = tokio::sync::mpsc::channel::<v1::CheckRequest>(1);
+    let path = "/postern.v1.AuthorizationService/Check".parse().unwrap();
+    let codec = tonic_prost::ProstCodec::<v1::CheckRequest, v1::CheckResponse>::default();
+    let asked = tonic::Request::new(tokio_stream::wrappers::ReceiverStream::new(message));
+    let waiting = tokio::spawn(async move { grpc.client_streaming(asked, path, codec).await });
+
+    // Of both listeners together.
+    let other = connect_uds(&socket.path).await;
+    let client = AuthorizationServiceClient::new(other.clone());
+    let asked = request(ALICE, READ, &vault("app"));
+    eventually("a refusal", async || client.clone().check(asked.clone()).await.is_err()).await;
+    let refusal = client.clone().check(asked.clone()).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::ResourceExhausted, "{refusal:?}");
+    let info = refusal.get_details_error_info().unwrap();
+    assert_eq!((info.reason.as_str(), info.metadata["limit"].as_str()), ("TOO_MANY_REQUESTS", "1"));
+    let health = HealthCheckRequest::default();
+    assert!(HealthClient::new(other).check(health).await.is_ok());
+    assert!(number(&process, "postern_requests_shed_total{reason=\"limit\",transport=\"unix\"}").await >= 1);
+
+    held.send(asked.clone()).await.unwrap();
+    drop(held);
+    let answer: v1::CheckResponse = waiting.await.unwrap().unwrap().into_inner();
+    assert_eq!(answer.result.unwrap().decision(), v1::Decision::Allowed);
+    eventually("the place", async || client.clone().check(asked.clone()).await.is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_decides_for_a_caller_that_has_gone() {
+    let policy = policy();
+    let process = Process::start(policy.path(), &[], &[]);
+    process.ready().await;
+    // The client of tonic would end such a call by itself, so these are frames of our own.
+    let connection = tokio::net::TcpStream::connect(process.tcp).await.unwrap();
+    let (client, connection) = h2::client::handshake(connection).await.unwrap();
+    tokio::spawn(connection);
+    let message = request(ALICE, READ, &vault("app")).encode_to_vec();
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    let frame = bytes::Bytes::from([&[0], &length[..], &message].concat());
+    let ask = async |timeout: &str| {
+        let asked = tonic::codegen::http::Request::post(format!(
+            "http://{}/postern.v1.AuthorizationService/Check",
+            process.tcp
+        ))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("grpc-timeout", timeout)
+        .body(())
+        .unwrap();
+        let mut client = client.clone().ready().await.unwrap();
+        let (answer, mut stream) = client.send_request(asked, false).unwrap();
+        stream.send_data(frame.clone(), true).unwrap();
+        let answer = answer.await.unwrap();
+        // An answer has its status behind the message, a refusal instead of it.
+        answer.headers().get("grpc-status").map(|status| status.to_str().unwrap().to_owned())
+    };
+    assert_eq!(ask("20S").await, None);
+    assert_eq!(ask("0n").await.as_deref(), Some("4"), "DEADLINE_EXCEEDED");
+    let (_, metrics) = http(process.admin, "/metrics").await;
+    let decisions: u64 = metrics
+        .lines()
+        .filter(|line| line.starts_with("postern_decisions_total{"))
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+        .sum();
+    assert_eq!(decisions, 1, "{metrics}");
+    eventually("the count", async || {
+        number(&process, "postern_requests_shed_total{reason=\"deadline\",transport=\"tcp\"}").await == 1
+    })
+    .await;
 }

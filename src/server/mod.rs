@@ -11,6 +11,7 @@ pub mod convert;
 pub mod explain;
 pub mod grpc;
 pub mod health;
+pub mod limits;
 pub mod listen;
 pub mod record;
 pub mod spiffe;

@@ -95,16 +95,15 @@ impl FromStr for SpiffeRule {
     type Err = SpiffeError;
 
     fn from_str(text: &str) -> Result<Self, SpiffeError> {
-        let Some(above) = text.strip_suffix("/*") else {
+        let rest = text.strip_prefix(SCHEME).ok_or(SpiffeError::Scheme)?;
+        let Some(id) = rest.strip_suffix("/*") else {
             return workload(text).map(|id| Self { id: id.to_owned(), below: false });
         };
-        let domain = above.strip_prefix(SCHEME).ok_or(SpiffeError::Scheme)?;
-        let id = if domain.contains('/') {
-            workload(above)?
+        if id.contains('/') {
+            workload(text.strip_suffix("/*").unwrap_or(text))?;
         } else {
-            trust_domain(domain)?;
-            domain
-        };
+            trust_domain(id)?;
+        }
         Ok(Self { id: id.to_owned(), below: true })
     }
 }

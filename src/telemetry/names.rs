@@ -249,6 +249,9 @@ pub mod metric {
         CONNECTIONS_REFUSED: Counter "postern_connections_refused_total" in "{connection}",
             "Connections that were closed before a call, by reason: peer, limit, handshake, identity or timeout",
             [REASON, TRANSPORT];
+        REQUESTS_SHED: Counter "postern_requests_shed_total" in "{request}",
+            "Requests that were not looked at: there were too many, or the deadline had passed (limit, deadline)",
+            [REASON, TRANSPORT];
         TLS_RELOADS: Counter "postern_tls_reloads_total" in "{reload}",
             "Changes of the certificate files, by what came of them: taken or refused", [OUTCOME];
         CACHE_ENTRIES: Gauge "postern_cache_entries" in "{entry}", "Entries in the decision cache", [];
