@@ -322,6 +322,9 @@ impl Bound {
 
         tracing::info!(version = VERSION, commit = COMMIT, "postern");
         tracing::info!(settings = config.summary(), "configuration");
+        for derived in &config.derived {
+            tracing::info!(setting = derived.key, value = derived.value, because = derived.because, "auto");
+        }
         for target in telemetry.targets() {
             tracing::info!(
                 signal = target.signal.name().to_ascii_lowercase(),

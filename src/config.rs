@@ -14,6 +14,7 @@ use clap::{ArgMatches, Args, Command};
 
 use crate::authorizer::{ByPlane, CacheSettings, FreshnessRules, WhenOld};
 use crate::cache::CachePolicy;
+use crate::container::Container;
 use crate::documents::Lenience;
 use crate::drain::DrainSettings;
 use crate::model::Wildcards;
@@ -37,7 +38,7 @@ pub const DEFAULT_CACHE: &str = "256";
 /// The most items that a batch limit may be set to.
 const MOST_BATCH_ITEMS: usize = 10_000;
 /// More threads than this are a slip of the hand.
-const MOST_WORKERS: usize = 1024;
+const MOST_WORKERS: u64 = 1024;
 
 /// The settings as they are written; their meaning is [`Config`].
 #[derive(Args, Clone, Debug)]
@@ -79,8 +80,8 @@ pub struct ServeArgs {
     #[arg(long, env = "POSTERN_WHEN_EXPIRED", value_name = "RULE", default_value = "deny")]
     pub when_expired: String,
 
-    /// The largest bundle that is read
-    #[arg(long, env = "POSTERN_MAX_BUNDLE_BYTES", value_name = "SIZE", default_value = "512MiB")]
+    /// The largest bundle that is read: a size, or `auto` for a quarter of the container's memory and at most 512MiB
+    #[arg(long, env = "POSTERN_MAX_BUNDLE_BYTES", value_name = "SIZE", default_value = "auto")]
     pub max_bundle_bytes: String,
 
     /// Take real exports: assignments to unknown roles or at invalid scopes are warnings and grant nothing
@@ -196,11 +197,11 @@ pub struct ServeArgs {
     #[arg(long, env = "POSTERN_CACHE", value_name = "WHEN", default_value = DEFAULT_CACHE)]
     pub cache: String,
 
-    /// Bytes that the decision cache may hold
-    #[arg(long, env = "POSTERN_CACHE_MAX_BYTES", value_name = "SIZE", default_value = "32MiB")]
+    /// What the decision cache may hold: a size, or `auto` for a sixteenth of the container's memory and at most 32MiB
+    #[arg(long, env = "POSTERN_CACHE_MAX_BYTES", value_name = "SIZE", default_value = "auto")]
     pub cache_max_bytes: String,
 
-    /// Threads that answer requests: a number, or `auto` for as many as the CPU limit allows
+    /// Threads that answer requests: a number, or `auto` for as many whole cores as the container's CPU limit allows
     #[arg(long, env = "POSTERN_WORKERS", value_name = "N", default_value = "auto")]
     pub workers: String,
 
@@ -346,6 +347,8 @@ pub struct Config {
     pub traces: TraceOptions,
     /// Every setting as it was written, for the log at start.
     pub effective: Vec<Effective>,
+    /// What `auto` came to.
+    pub derived: Vec<Derived>,
 }
 
 /// Where the policy comes from.
@@ -386,6 +389,17 @@ pub struct Effective {
     pub value: String,
     /// Where it was written.
     pub origin: Origin,
+}
+
+/// A setting that follows the container, as a number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Derived {
+    /// Its name.
+    pub key: &'static str,
+    /// Threads or bytes.
+    pub value: u64,
+    /// Why so many.
+    pub because: String,
 }
 
 /// Where a value was written; a later one wins.
@@ -438,14 +452,15 @@ impl Config {
                 }),
             }
         }
-        Self::resolve(given, problems)
+        Self::resolve(given, problems, &Container::here())
     }
 
     fn resolve(
         given: BTreeMap<String, Effective>,
         problems: Vec<ConfigProblem>,
+        container: &Container,
     ) -> Result<Self, ConfigErrors> {
-        let mut reader = Reader { given, problems };
+        let mut reader = Reader { given, problems, container, derived: Vec::new() };
         let policy = reader.policy_source();
         if policy.is_none() && !reader.has("policy") && !reader.has("source") {
             reader.problems.push(ConfigProblem {
@@ -501,9 +516,15 @@ impl Config {
             .and_then(|bytes| usize::try_from(bytes).ok());
         let cache =
             reader.read("cache", "`off`, `always`, or a cost from which on it is asked such as `256`", cache);
-        let cache_max_bytes =
-            reader.read("cache-max-bytes", "an absolute size such as `32MiB`, no percentage", size);
-        let workers = reader.read("workers", "a number from 1 to 1024, or `auto`", workers);
+        let cache_max_bytes = reader.auto(
+            "cache-max-bytes",
+            "an absolute size such as `32MiB`, no percentage, or `auto`",
+            |container| container.share(16, 32 << 20),
+            size,
+        );
+        let workers = reader
+            .auto("workers", "a number from 1 to 1024, or `auto`", auto_workers, workers)
+            .and_then(|workers| usize::try_from(workers).ok());
         let drain_delay = reader.duration("drain-delay");
         let drain_grace = reader.duration("drain-grace");
         let reload_debounce = reader.duration("reload-debounce");
@@ -516,7 +537,7 @@ impl Config {
             |text| is_log_filter(text).then(|| text.to_owned()),
         );
         let traces = reader.trace_options();
-        let Reader { given, mut problems } = reader;
+        let Reader { given, mut problems, derived, .. } = reader;
         let config = (|| {
             Some(Self {
                 policy: policy?,
@@ -552,6 +573,7 @@ impl Config {
                 log_level: log_level?,
                 traces: traces?,
                 effective: given.into_values().collect(),
+                derived,
             })
         })();
         match config {
@@ -713,12 +735,14 @@ fn nearest<'a>(key: &str, known: &'a [String]) -> Option<&'a str> {
 
 // === values ===
 
-struct Reader {
+struct Reader<'a> {
     given: BTreeMap<String, Effective>,
     problems: Vec<ConfigProblem>,
+    container: &'a Container,
+    derived: Vec<Derived>,
 }
 
-impl Reader {
+impl Reader<'_> {
     /// `None` when the setting is not given, or wrong, which is then a problem.
     fn read<T>(&mut self, key: &str, wanted: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
         let text = self.given.get(key)?.value.trim();
@@ -727,6 +751,24 @@ impl Reader {
             self.refuse(key, wanted);
         }
         parsed
+    }
+
+    /// A number, or what the container allows.
+    fn auto(
+        &mut self,
+        key: &'static str,
+        wanted: &str,
+        allowed: impl Fn(&Container) -> (u64, String),
+        parse: impl Fn(&str) -> Option<u64>,
+    ) -> Option<u64> {
+        let given = self
+            .read(key, wanted, |text| (text == "auto").then_some(None).or_else(|| parse(text).map(Some)))?;
+        if given.is_some() {
+            return given;
+        }
+        let (value, because) = allowed(self.container);
+        self.derived.push(Derived { key, value, because });
+        Some(value)
     }
 
     fn bool(&mut self, key: &str) -> Option<bool> {
@@ -806,16 +848,20 @@ impl Reader {
         let max_age = self.read("max-age", "a time from 1s to 365d such as `1h`", |text| {
             long_duration(text).filter(|age| *age >= Duration::from_secs(1))
         });
-        let max_bundle_bytes =
-            self.read("max-bundle-bytes", "a size from 4KiB to 64GiB such as `512MiB`", |text| {
-                size(text).filter(|bytes| (4 << 10..=64 << 30).contains(bytes))
-            });
+        let max_bundle_bytes = self.auto(
+            "max-bundle-bytes",
+            "a size from 4KiB to 64GiB such as `512MiB`, or `auto`",
+            // While one replaces another both are there, beside the cache and what requests take.
+            |container| container.share(4, 512 << 20),
+            |text| size(text).filter(|bytes| (4 << 10..=64 << 30).contains(bytes)),
+        );
         if !self.has("source") {
             for key in ["trusted-root", "state-dir"] {
                 if self.has(key) {
                     self.refuse(key, "nothing: it goes with `source`");
                 }
             }
+            self.derived.retain(|derived| derived.key != "max-bundle-bytes");
             return directory.map(PolicySource::Directory);
         }
         if self.has("policy") {
@@ -1058,12 +1104,13 @@ fn cache(text: &str) -> Option<CachePolicy> {
     }
 }
 
-fn workers(text: &str) -> Option<usize> {
-    if text == "auto" {
-        // Follows the CPU limit of the container, not the size of the machine.
-        return Some(std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS));
-    }
+fn workers(text: &str) -> Option<u64> {
     text.parse().ok().filter(|workers| (1..=MOST_WORKERS).contains(workers))
+}
+
+fn auto_workers(container: &Container) -> (u64, String) {
+    let (threads, because) = container.threads();
+    (u64::try_from(threads).unwrap_or(MOST_WORKERS).min(MOST_WORKERS), because)
 }
 
 fn up_to_a_million(text: &str) -> Option<usize> {
@@ -1148,6 +1195,10 @@ impl fmt::Display for ConfigProblem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::container::Limit;
+
+    /// Without limits.
+    const MACHINE: Container = Container { cores: 4, cpu: None, memory: None };
 
     fn command() -> Command {
         ServeArgs::augment_args(Command::new("serve"))
@@ -1168,7 +1219,7 @@ mod tests {
             let effective = Effective { key: (*key).into(), value: (*value).into(), origin: Origin::Flag };
             given.insert((*key).into(), effective);
         }
-        Config::resolve(given, Vec::new())
+        Config::resolve(given, Vec::new(), &MACHINE)
     }
 
     fn problems(settings: &[(&str, &str)]) -> Vec<String> {
@@ -1184,6 +1235,39 @@ mod tests {
         assert_eq!(config.cache.policy, CachePolicy::CostAtLeast(256));
         assert_eq!(config.cache.max_bytes, 32 << 20);
         assert_eq!(config.drain, DrainSettings { delay: Duration::ZERO, grace: Duration::from_secs(10) });
+    }
+
+    #[test]
+    fn defaults_follow_the_container_and_settings_do_not() {
+        let limit = |value, file: &str| Some(Limit { value, file: file.into() });
+        let small =
+            Container { cores: 8, cpu: limit(1500, "/cpu.max"), memory: limit(64 << 20, "/memory.max") };
+        let resolve = |settings: &[(&str, &str)]| {
+            let mut given = defaults();
+            for (key, value) in [("source", "/r"), ("trusted-root", "root.json")].iter().chain(settings) {
+                let flag = Effective { key: (*key).into(), value: (*value).into(), origin: Origin::Flag };
+                given.insert((*key).into(), flag);
+            }
+            let config = Config::resolve(given, Vec::new(), &small).unwrap();
+            let PolicySource::Published(remote) = config.policy else { panic!() };
+            (config.workers, config.cache.max_bytes, remote.max_bundle_bytes, config.derived)
+        };
+        let (workers, cache, bundle, derived) = resolve(&[]);
+        assert_eq!((workers, cache, bundle), (1, 4 << 20, 16 << 20));
+        let told: Vec<_> =
+            derived.iter().map(|one| format!("{}={} {}", one.key, one.value, one.because)).collect();
+        assert_eq!(
+            told,
+            [
+                "max-bundle-bytes=16777216 1/4 of the 67108864 bytes that /memory.max allows",
+                "cache-max-bytes=4194304 1/16 of the 67108864 bytes that /memory.max allows",
+                "workers=1 /cpu.max allows 1.500 cores",
+            ]
+        );
+        let written = [("workers", "3"), ("cache-max-bytes", "1MiB"), ("max-bundle-bytes", "1GiB")];
+        assert_eq!(resolve(&written), (3, 1 << 20, 1 << 30, Vec::new()));
+        let machine = with(&[("policy", "d")]).unwrap();
+        assert_eq!((machine.workers, machine.cache.max_bytes), (4, 32 << 20));
     }
 
     #[test]
@@ -1386,7 +1470,7 @@ mod tests {
                 "file `f.toml`, key `tcp` is `[1]`; wanted a string, a whole number, `true` or `false`",
             ]
         );
-        let config = Config::resolve(given, Vec::new()).unwrap();
+        let config = Config::resolve(given, Vec::new(), &MACHINE).unwrap();
         assert_eq!(config.cache.policy, CachePolicy::Off);
         assert_eq!(config.grpc.max_batch_items, 7);
         assert_eq!(config.load.lenience, Lenience::Lenient);

@@ -29,6 +29,7 @@ use tempfile::TempDir;
 use tonic::Code;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;
 
@@ -535,4 +536,121 @@ async fn nobody_decides_for_a_caller_that_has_gone() {
         number(&process, "postern_requests_shed_total{reason=\"deadline\",transport=\"tcp\"}").await == 1
     })
     .await;
+}
+
+// === on which machine ===
+
+/// Control groups of the kernel, for one process: half a core more than one, and 128 MiB.
+struct Groups(Vec<PathBuf>);
+
+impl Groups {
+    fn new() -> Option<Self> {
+        let name = format!("postern-test-{}", std::process::id());
+        let mount = Path::new("/sys/fs/cgroup");
+        let unified = mount.join("cgroup.controllers").exists();
+        let folders = if unified {
+            vec![mount.join(&name)]
+        } else {
+            ["cpu", "memory"].map(|c| mount.join(c).join(&name)).into()
+        };
+        let limits: &[(&str, &str)] = if unified {
+            &[("cpu.max", "150000 100000"), ("memory.max", "134217728")]
+        } else {
+            &[("cpu.cfs_quota_us", "150000"), ("memory.limit_in_bytes", "134217728")]
+        };
+        let groups = Self(folders);
+        let made = groups.0.iter().all(|folder| fs::create_dir(folder).is_ok());
+        let set = |(file, value): &(&str, &str)| {
+            let file = groups.0.iter().map(|folder| folder.join(file)).find(|file| file.exists());
+            file.is_some_and(|file| fs::write(file, value).is_ok())
+        };
+        if made && limits.iter().all(set) {
+            return Some(groups);
+        }
+        eprintln!("SKIPPED: control groups cannot be made here");
+        None
+    }
+}
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        for folder in &self.0 {
+            let _not_made = fs::remove_dir(folder);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn defaults_follow_the_control_group() {
+    let policy = policy();
+    let Some(groups) = Groups::new() else { return };
+    let enter: String =
+        groups.0.iter().map(|folder| format!("echo $$ > {}/cgroup.procs && ", folder.display())).collect();
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &format!("{enter} exec \"$0\" \"$@\"")]).arg(env!("CARGO_BIN_EXE_postern"));
+    command.args(["serve", "--policy", policy.path().to_str().unwrap(), "--log-format", "json"]);
+    command.args(["--tcp", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    let process = Process::spawn(&mut command);
+    process.ready().await;
+    let log = process.log();
+    for told in [
+        "\"setting\":\"workers\",\"value\":1,",
+        "allows 1.500 cores",
+        "\"setting\":\"cache-max-bytes\",\"value\":8388608,",
+        "1/16 of the 134217728 bytes that /sys/fs/cgroup/",
+    ] {
+        assert!(log.contains(told), "{told} not in {log}");
+    }
+    process.kill();
+    // The groups are empty now, and go.
+    let folders = groups.0.clone();
+    drop(groups);
+    assert!(!folders.iter().any(|folder| folder.exists()), "{folders:?}");
+}
+
+// === the end ===
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_fails_in_a_drain_under_load() {
+    for workers in ["1", "2"] {
+        let (policy, socket) = (policy(), open_socket());
+        let mut arguments = vec!["--uds", socket.path.to_str().unwrap(), "--workers", workers];
+        arguments.extend(["--drain-delay", "1s", "--drain-grace", "1m"]);
+        let mut process = Process::start(policy.path(), &arguments, &[]);
+        process.ready().await;
+        let mut callers = Vec::new();
+        for caller in 0..8 {
+            let channel = if caller % 2 == 0 {
+                connect_uds(&socket.path).await
+            } else {
+                connect_tcp(process.tcp).await
+            };
+            let service = HealthCheckRequest { service: "postern.v1.AuthorizationService".into() };
+            let mut watch = HealthClient::new(channel.clone()).watch(service).await.unwrap().into_inner();
+            callers.push(tokio::spawn(async move {
+                // As a workload does: it goes on until it is told, and everything that it has asked is answered.
+                let (told, mut serving) = tokio::sync::watch::channel(true);
+                tokio::spawn(async move {
+                    while let Ok(Some(answer)) = watch.message().await {
+                        told.send_replace(answer.status() == ServingStatus::Serving);
+                    }
+                });
+                let mut asked = 0_u64;
+                while *serving.borrow_and_update() {
+                    assert_eq!(check(&channel).await, Ok(v1::Decision::Allowed), "call {asked}");
+                    asked += 1;
+                }
+                asked
+            }));
+        }
+        let decided = "postern_check_duration_seconds_count{method=\"Check\",transport=\"unix\"}";
+        eventually("load", async || number(&process, decided).await > 200).await;
+        process.signal("TERM");
+        for caller in callers {
+            assert!(caller.await.unwrap() > 0);
+        }
+        assert_eq!(process.exit().await.code(), Some(0), "{}", process.log());
+        assert!(!process.log().contains("cutting"), "{}", process.log());
+        assert!(!socket.path.exists());
+    }
 }
