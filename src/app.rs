@@ -16,8 +16,6 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::{self, Handle};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::server::TcpIncoming;
 
 use crate::authorizer::Authorizer;
 use crate::cli;
@@ -28,11 +26,14 @@ use crate::inject::{self, InjectError, InjectSettings};
 use crate::metrics::{Metrics, PolicyMetrics};
 use crate::readiness::{DRAIN, POLICY, Readiness};
 use crate::record::{self, Candidate, Records};
+use crate::server::accept::{self, Door};
 use crate::server::admin::{self, AdminState};
 use crate::server::grpc::{self, AuthorizationApi};
 use crate::server::health::Health;
+use crate::server::limits::RequestLimit;
 use crate::server::listen::{self, ListenError, SocketFile};
 use crate::server::status::PolicyFeed;
+use crate::server::tls::{self, Tls, TlsProblems, TlsReloader};
 use crate::server::{Addresses, Transport};
 use crate::snapshot;
 use crate::source::activate::Activator;
@@ -62,6 +63,9 @@ pub enum RunError {
     /// Where spans and metrics go.
     #[error(transparent)]
     Telemetry(#[from] VariableProblems),
+    /// The certificates of the TCP listener.
+    #[error("TLS cannot be served: {0}")]
+    Tls(#[from] TlsProblems),
     /// The reflection service.
     #[error("the reflection service cannot be built: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -106,6 +110,7 @@ pub struct Bound {
     config: Config,
     admin: AdminRuntime,
     tcp: Option<TcpListener>,
+    tls: Option<(Tls, TlsReloader)>,
     uds: Option<(UnixListener, SocketFile)>,
     admin_listener: Option<TcpListener>,
     telemetry: Telemetry,
@@ -239,6 +244,7 @@ pub async fn bind(config: Config) -> Result<Bound, RunError> {
 pub async fn bind_with(config: Config, telemetry: Telemetry) -> Result<Bound, RunError> {
     let admin = AdminRuntime::start()
         .map_err(|source| RunError::System { step: "the admin runtime cannot be started", source })?;
+    let tls = config.tls.clone().map(Tls::start).transpose()?;
     let tcp = match config.tcp {
         Some(address) => Some(listen::tcp("tcp", address).await?),
         None => None,
@@ -257,7 +263,17 @@ pub async fn bind_with(config: Config, telemetry: Telemetry) -> Result<Bound, Ru
         uds: uds.as_ref().map(|(_, file)| file.path().to_owned()),
         admin: admin_listener.as_ref().and_then(|listener| listener.local_addr().ok()),
     };
-    Ok(Bound { addresses, config, admin, tcp, uds, admin_listener, telemetry, readiness: Readiness::new() })
+    Ok(Bound {
+        addresses,
+        config,
+        admin,
+        tcp,
+        tls,
+        uds,
+        admin_listener,
+        telemetry,
+        readiness: Readiness::new(),
+    })
 }
 
 impl Bound {
@@ -274,7 +290,7 @@ impl Bound {
 
     /// Loads the policy, serves until the shutdown, then drains.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), RunError> {
-        let Self { addresses, config, admin, tcp, uds, admin_listener, telemetry, readiness } = self;
+        let Self { addresses, config, admin, tcp, tls, uds, admin_listener, telemetry, readiness } = self;
         let metrics = Metrics::new(VERSION, COMMIT);
         let candidate = match config.candidate.clone() {
             Some(settings) => Some(candidate(&config, settings).await?),
@@ -321,7 +337,8 @@ impl Bound {
             AuthorizationApi::new(authorizer.clone(), config.grpc, transport, &metrics, feed.clone(), traces)
                 .with_records(recorder.clone())
         };
-        let open = |transport: Transport| metrics.gauge(&metric::CONNECTIONS, &[transport.name()]);
+        let limit = RequestLimit::new(config.max_concurrent_requests);
+        let door = |transport| Door::new(transport, config.max_connections, &metrics);
         observe(&metrics, &authorizer, &telemetry);
         let (pushed, pushes) = (metrics.clone(), metrics.clone());
         let running = telemetry.start(
@@ -335,6 +352,9 @@ impl Bound {
 
         tracing::info!(version = VERSION, commit = COMMIT, "postern");
         tracing::info!(settings = config.summary(), "configuration");
+        for derived in &config.derived {
+            tracing::info!(setting = derived.key, value = derived.value, because = derived.because, "auto");
+        }
         for target in telemetry.targets() {
             tracing::info!(
                 signal = target.signal.name().to_ascii_lowercase(),
@@ -348,20 +368,39 @@ impl Bound {
         let mut servers: JoinSet<End> = JoinSet::new();
         let mut tasks: JoinSet<End> = JoinSet::new();
         if let Some(listener) = tcp {
-            let router = grpc::router(api(Transport::Tcp), &health, config.grpc)?;
-            // `Server::tcp_nodelay` does not reach a listener of our own.
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-            let incoming = listen::counted(incoming, open(Transport::Tcp));
-            let started = drain.started();
-            servers.spawn(async move {
-                End::server("TCP server", router.serve_with_incoming_shutdown(incoming, started).await)
-            });
+            let router = grpc::router(api(Transport::Tcp), &health, config.grpc, limit.clone())?;
+            let (door, started) = (door(Transport::Tcp), drain.started());
+            match tls {
+                Some((tls, reloader)) => {
+                    let incoming = tls::incoming(listener, tls, door);
+                    servers.spawn(async move {
+                        let outcome = router.serve_with_incoming_shutdown(incoming, started).await;
+                        End::server("TLS server", outcome)
+                    });
+                    let task = admin.handle.spawn(reloader.run(metrics.clone()));
+                    tasks.spawn(async move {
+                        let reason = match task.await {
+                            Ok(()) => "it ended".into(),
+                            Err(error) => error.to_string(),
+                        };
+                        End::Stopped { task: "reloader of certificates", reason }
+                    });
+                }
+                None => {
+                    let incoming = accept::tcp(listener, door);
+                    servers.spawn(async move {
+                        let outcome = router.serve_with_incoming_shutdown(incoming, started).await;
+                        End::server("TCP server", outcome)
+                    });
+                }
+            }
         }
         let mut socket_file = None;
         if let Some((listener, file)) = uds {
             socket_file = Some(file);
-            let router = grpc::router(api(Transport::Unix), &health, config.grpc)?;
-            let incoming = listen::counted(UnixListenerStream::new(listener), open(Transport::Unix));
+            let router = grpc::router(api(Transport::Unix), &health, config.grpc, limit.clone())?;
+            let peers = config.uds.as_ref().map(|uds| uds.peers.clone()).unwrap_or_default();
+            let incoming = accept::unix(listener, peers, door(Transport::Unix));
             let started = drain.started();
             servers.spawn(async move {
                 End::server(

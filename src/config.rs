@@ -14,12 +14,16 @@ use clap::{ArgMatches, Args, Command};
 
 use crate::authorizer::{ByPlane, CacheSettings, FreshnessRules, WhenOld};
 use crate::cache::CachePolicy;
+use crate::container::Container;
 use crate::documents::Lenience;
 use crate::drain::DrainSettings;
 use crate::model::Wildcards;
 use crate::policy::CompileOptions;
 use crate::record::{FileSettings, Hasher, KeepRules, Masks, RecordSettings, SinkSettings, WhenFull};
+use crate::server::accept::Peers;
 use crate::server::grpc::GrpcSettings;
+use crate::server::spiffe::SpiffeRule;
+use crate::server::tls::TlsSettings;
 use crate::source::dir::LoadOptions;
 use crate::source::remote::RemoteSettings;
 use crate::telemetry::sampling::Keep;
@@ -34,7 +38,7 @@ pub const DEFAULT_CACHE: &str = "256";
 /// The most items that a batch limit may be set to.
 const MOST_BATCH_ITEMS: usize = 10_000;
 /// More threads than this are a slip of the hand.
-const MOST_WORKERS: usize = 1024;
+const MOST_WORKERS: u64 = 1024;
 
 /// The settings as they are written; their meaning is [`Config`].
 #[derive(Args, Clone, Debug)]
@@ -76,8 +80,8 @@ pub struct ServeArgs {
     #[arg(long, env = "POSTERN_WHEN_EXPIRED", value_name = "RULE", default_value = "deny")]
     pub when_expired: String,
 
-    /// The largest bundle that is read
-    #[arg(long, env = "POSTERN_MAX_BUNDLE_BYTES", value_name = "SIZE", default_value = "512MiB")]
+    /// The largest bundle that is read: a size, or `auto` for a quarter of the container's memory and at most 512MiB
+    #[arg(long, env = "POSTERN_MAX_BUNDLE_BYTES", value_name = "SIZE", default_value = "auto")]
     pub max_bundle_bytes: String,
 
     /// Take real exports: assignments to unknown roles or at invalid scopes are warnings and grant nothing
@@ -124,9 +128,38 @@ pub struct ServeArgs {
     #[arg(long, env = "POSTERN_UDS_MODE", value_name = "MODE", default_value = "0660")]
     pub uds_mode: String,
 
-    /// Loopback address for gRPC over TCP, or `off`; not bound by default when `--uds` is given
+    /// Users, by number and separated by commas, who may ask over the Unix socket; others are closed unread. Without
+    /// this and `--uds-allow-gids` whoever the mode lets in
+    #[arg(long, env = "POSTERN_UDS_ALLOW_UIDS", value_name = "UIDS")]
+    pub uds_allow_uids: Option<String>,
+
+    /// Groups in the same form: the primary group of a process, not its supplementary ones. A user or a group that is
+    /// listed is enough
+    #[arg(long, env = "POSTERN_UDS_ALLOW_GIDS", value_name = "GIDS")]
+    pub uds_allow_gids: Option<String>,
+
+    /// Address for gRPC over TCP, or `off`; not bound by default when `--uds` is given. Without mutual TLS a loopback
+    /// address
     #[arg(long, env = "POSTERN_TCP", value_name = "ADDRESS", default_value = DEFAULT_TCP)]
     pub tcp: String,
+
+    /// Certificate chain of the TCP listener, PEM; with `--tls-key` and `--tls-client-ca` it speaks mutual TLS, and
+    /// follows these files when they change
+    #[arg(long, env = "POSTERN_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<String>,
+
+    /// Its private key, PEM
+    #[arg(long, env = "POSTERN_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<String>,
+
+    /// Authorities of the certificates that every client has to show, PEM
+    #[arg(long, env = "POSTERN_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<String>,
+
+    /// Who of these clients may ask: SPIFFE ids separated by commas, each exact, or ending in `/*` for all below a path
+    /// or in a trust domain
+    #[arg(long, env = "POSTERN_TLS_ALLOW_SPIFFE", value_name = "IDS")]
+    pub tls_allow_spiffe: Option<String>,
 
     /// Address of `/livez`, `/readyz` and `/metrics`, or `off`
     #[arg(long, env = "POSTERN_ADMIN", value_name = "ADDRESS", default_value = DEFAULT_ADMIN)]
@@ -144,6 +177,14 @@ pub struct ServeArgs {
     )]
     pub reflection: String,
 
+    /// Requests that may be open at a time, 1 to 1000000; more are answered RESOURCE_EXHAUSTED
+    #[arg(long, env = "POSTERN_MAX_CONCURRENT_REQUESTS", value_name = "N", default_value = "1024")]
+    pub max_concurrent_requests: String,
+
+    /// Connections that may be open on each of the two listeners, 1 to 1000000; more are closed at once
+    #[arg(long, env = "POSTERN_MAX_CONNECTIONS", value_name = "N", default_value = "1024")]
+    pub max_connections: String,
+
     /// Items in one BatchCheck, 1 to 10000
     #[arg(long, env = "POSTERN_MAX_BATCH_ITEMS", value_name = "N", default_value = "1000")]
     pub max_batch_items: String,
@@ -156,11 +197,11 @@ pub struct ServeArgs {
     #[arg(long, env = "POSTERN_CACHE", value_name = "WHEN", default_value = DEFAULT_CACHE)]
     pub cache: String,
 
-    /// Bytes that the decision cache may hold
-    #[arg(long, env = "POSTERN_CACHE_MAX_BYTES", value_name = "SIZE", default_value = "32MiB")]
+    /// What the decision cache may hold: a size, or `auto` for a sixteenth of the container's memory and at most 32MiB
+    #[arg(long, env = "POSTERN_CACHE_MAX_BYTES", value_name = "SIZE", default_value = "auto")]
     pub cache_max_bytes: String,
 
-    /// Threads that answer requests: a number, or `auto` for as many as the CPU limit allows
+    /// Threads that answer requests: a number, or `auto` for as many whole cores as the container's CPU limit allows
     #[arg(long, env = "POSTERN_WORKERS", value_name = "N", default_value = "auto")]
     pub workers: String,
 
@@ -274,8 +315,14 @@ pub struct Config {
     pub uds: Option<UdsSettings>,
     /// TCP listener.
     pub tcp: Option<SocketAddr>,
+    /// Its mutual TLS.
+    pub tls: Option<TlsSettings>,
     /// Admin listener.
     pub admin: Option<SocketAddr>,
+    /// Requests of all listeners.
+    pub max_concurrent_requests: usize,
+    /// Connections of each listener.
+    pub max_connections: usize,
     /// The service.
     pub grpc: GrpcSettings,
     /// The decision cache.
@@ -300,6 +347,8 @@ pub struct Config {
     pub traces: TraceOptions,
     /// Every setting as it was written, for the log at start.
     pub effective: Vec<Effective>,
+    /// What `auto` came to.
+    pub derived: Vec<Derived>,
 }
 
 /// Where the policy comes from.
@@ -325,8 +374,10 @@ pub struct CandidateSettings {
 pub struct UdsSettings {
     /// Where.
     pub path: PathBuf,
-    /// Who may.
+    /// Who may connect, by the file.
     pub mode: u32,
+    /// Who of these may ask.
+    pub peers: Peers,
 }
 
 /// A setting as it was written.
@@ -338,6 +389,17 @@ pub struct Effective {
     pub value: String,
     /// Where it was written.
     pub origin: Origin,
+}
+
+/// A setting that follows the container, as a number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Derived {
+    /// Its name.
+    pub key: &'static str,
+    /// Threads or bytes.
+    pub value: u64,
+    /// Why so many.
+    pub because: String,
 }
 
 /// Where a value was written; a later one wins.
@@ -390,14 +452,15 @@ impl Config {
                 }),
             }
         }
-        Self::resolve(given, problems)
+        Self::resolve(given, problems, &Container::here())
     }
 
     fn resolve(
         given: BTreeMap<String, Effective>,
         problems: Vec<ConfigProblem>,
+        container: &Container,
     ) -> Result<Self, ConfigErrors> {
-        let mut reader = Reader { given, problems };
+        let mut reader = Reader { given, problems, container, derived: Vec::new() };
         let policy = reader.policy_source();
         if policy.is_none() && !reader.has("policy") && !reader.has("source") {
             reader.problems.push(ConfigProblem {
@@ -412,20 +475,22 @@ impl Config {
         }
         let uds = reader.read("uds", "a path", |text| Some(PathBuf::from(text)));
         let mode = reader.read("uds-mode", "an octal file mode such as `0660`", mode);
+        let peers = reader.peers(uds.is_some());
         // A socket alone replaces the TCP listener, which is for those who configure nothing.
         if uds.is_some() && reader.is_default("tcp") {
             reader.given.remove("tcp");
         }
-        let tcp =
-            reader.read("tcp", "a loopback address and port such as `127.0.0.1:4770`, or `off`", listener);
+        let tcp = reader.read("tcp", "an address and port such as `127.0.0.1:4770`, or `off`", listener);
         let tcp = tcp.flatten();
+        let tls = reader.tls(tcp.is_some());
         if let Some(address) = tcp
             && !address.ip().is_loopback()
+            && !reader.has("tls-cert")
         {
             reader.refuse(
                 "tcp",
-                "a loopback address: this version has no mutual TLS, so it does not answer other machines; use \
-                 `127.0.0.1` or `[::1]`, or a Unix socket",
+                "a loopback address such as `127.0.0.1` or `[::1]`: other machines are answered over mutual TLS only, \
+                 which `tls-cert`, `tls-key` and `tls-client-ca` give; beside a workload use a Unix socket",
             );
         }
         if uds.is_none() && reader.given.get("tcp").is_some_and(|tcp| tcp.value.trim() == "off") {
@@ -438,6 +503,9 @@ impl Config {
         let strict_wildcards = reader.bool("strict-wildcards");
         let condition_extensions = reader.bool("condition-extensions");
         let reflection = reader.bool("reflection");
+        let max_concurrent_requests =
+            reader.read("max-concurrent-requests", "a number from 1 to 1000000", up_to_a_million);
+        let max_connections = reader.read("max-connections", "a number from 1 to 1000000", up_to_a_million);
         let max_batch_items = reader.read("max-batch-items", "a number from 1 to 10000", |text| {
             text.parse().ok().filter(|items| (1..=MOST_BATCH_ITEMS).contains(items))
         });
@@ -448,9 +516,15 @@ impl Config {
             .and_then(|bytes| usize::try_from(bytes).ok());
         let cache =
             reader.read("cache", "`off`, `always`, or a cost from which on it is asked such as `256`", cache);
-        let cache_max_bytes =
-            reader.read("cache-max-bytes", "an absolute size such as `32MiB`, no percentage", size);
-        let workers = reader.read("workers", "a number from 1 to 1024, or `auto`", workers);
+        let cache_max_bytes = reader.auto(
+            "cache-max-bytes",
+            "an absolute size such as `32MiB`, no percentage, or `auto`",
+            |container| container.share(16, 32 << 20),
+            size,
+        );
+        let workers = reader
+            .auto("workers", "a number from 1 to 1024, or `auto`", auto_workers, workers)
+            .and_then(|workers| usize::try_from(workers).ok());
         let drain_delay = reader.duration("drain-delay");
         let drain_grace = reader.duration("drain-grace");
         let reload_debounce = reader.duration("reload-debounce");
@@ -463,7 +537,7 @@ impl Config {
             |text| is_log_filter(text).then(|| text.to_owned()),
         );
         let traces = reader.trace_options();
-        let Reader { given, mut problems } = reader;
+        let Reader { given, mut problems, derived, .. } = reader;
         let config = (|| {
             Some(Self {
                 policy: policy?,
@@ -475,11 +549,14 @@ impl Config {
                     },
                 },
                 uds: match uds {
-                    Some(path) => Some(UdsSettings { path, mode: mode? }),
+                    Some(path) => Some(UdsSettings { path, mode: mode?, peers: peers? }),
                     None => None,
                 },
                 tcp,
+                tls: tls?,
                 admin: admin?,
+                max_concurrent_requests: max_concurrent_requests?,
+                max_connections: max_connections?,
                 grpc: GrpcSettings {
                     max_batch_items: max_batch_items?,
                     max_request_bytes: max_request_bytes?,
@@ -496,6 +573,7 @@ impl Config {
                 log_level: log_level?,
                 traces: traces?,
                 effective: given.into_values().collect(),
+                derived,
             })
         })();
         match config {
@@ -657,12 +735,14 @@ fn nearest<'a>(key: &str, known: &'a [String]) -> Option<&'a str> {
 
 // === values ===
 
-struct Reader {
+struct Reader<'a> {
     given: BTreeMap<String, Effective>,
     problems: Vec<ConfigProblem>,
+    container: &'a Container,
+    derived: Vec<Derived>,
 }
 
-impl Reader {
+impl Reader<'_> {
     /// `None` when the setting is not given, or wrong, which is then a problem.
     fn read<T>(&mut self, key: &str, wanted: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
         let text = self.given.get(key)?.value.trim();
@@ -673,12 +753,84 @@ impl Reader {
         parsed
     }
 
+    /// A number, or what the container allows.
+    fn auto(
+        &mut self,
+        key: &'static str,
+        wanted: &str,
+        allowed: impl Fn(&Container) -> (u64, String),
+        parse: impl Fn(&str) -> Option<u64>,
+    ) -> Option<u64> {
+        let given = self
+            .read(key, wanted, |text| (text == "auto").then_some(None).or_else(|| parse(text).map(Some)))?;
+        if given.is_some() {
+            return given;
+        }
+        let (value, because) = allowed(self.container);
+        self.derived.push(Derived { key, value, because });
+        Some(value)
+    }
+
     fn bool(&mut self, key: &str) -> Option<bool> {
         self.read(key, "`true` or `false`", |text| bool::from_str(text).ok())
     }
 
     fn duration(&mut self, key: &str) -> Option<Duration> {
         self.read(key, "a time such as `10s` or `500ms`, at most 1h", duration)
+    }
+
+    /// Who may ask over the Unix socket. A list that is given names somebody: an empty one would mean everybody.
+    fn peers(&mut self, socket: bool) -> Option<Peers> {
+        let mut list = |key: &str| {
+            if !self.has(key) {
+                return Some(Vec::new());
+            }
+            if !socket {
+                self.refuse(key, "nothing: it goes with `uds`");
+                return None;
+            }
+            self.read(key, "numbers separated by commas such as `1000,65532`", |text| {
+                text.split(',').map(|id| number(id.trim()).and_then(|id| u32::try_from(id).ok())).collect()
+            })
+        };
+        let (uids, gids) = (list("uds-allow-uids"), list("uds-allow-gids"));
+        Some(Peers { uids: uids?, gids: gids? })
+    }
+
+    /// `Some(None)` without mutual TLS. Three files or none: there is no TLS that lets in everybody.
+    fn tls(&mut self, tcp: bool) -> Option<Option<TlsSettings>> {
+        const FILES: [&str; 3] = ["tls-cert", "tls-key", "tls-client-ca"];
+        let [cert, key, client_ca] =
+            FILES.map(|file| self.read(file, "a file", |text| Some(PathBuf::from(text))));
+        let allow = self.parts("tls-allow-spiffe", |text| {
+            let rule = |id: &str| {
+                let wanted = |problem| format!("SPIFFE ids separated by commas; `{id}` is none: {problem}");
+                id.parse::<SpiffeRule>().map_err(wanted)
+            };
+            let (rules, problems): (Vec<_>, Vec<_>) =
+                text.split(',').map(|id| rule(id.trim())).partition(Result::is_ok);
+            match problems.is_empty() {
+                true => Ok(rules.into_iter().filter_map(Result::ok).collect()),
+                false => Err(problems.into_iter().filter_map(Result::err).collect()),
+            }
+        });
+        let given: Vec<&str> = FILES.into_iter().filter(|file| self.has(file)).collect();
+        if given.is_empty() {
+            if self.has("tls-allow-spiffe") {
+                self.refuse("tls-allow-spiffe", "`tls-cert`, `tls-key` and `tls-client-ca`, too");
+            }
+            return allow.map(|_| None);
+        }
+        if !tcp {
+            for file in &given {
+                self.refuse(file, "an address in `tcp`, too: the Unix socket does not speak TLS");
+            }
+        }
+        for missing in FILES.into_iter().filter(|file| !given.contains(file)) {
+            self.refuse(missing, "a file: mutual TLS needs `tls-cert`, `tls-key` and `tls-client-ca`");
+        }
+        let allow = allow?.unwrap_or_default();
+        Some(Some(TlsSettings { cert: cert?, key: key?, client_ca: client_ca?, allow }))
     }
 
     /// A directory, or publications; not both, and nothing of the one with the other.
@@ -696,16 +848,20 @@ impl Reader {
         let max_age = self.read("max-age", "a time from 1s to 365d such as `1h`", |text| {
             long_duration(text).filter(|age| *age >= Duration::from_secs(1))
         });
-        let max_bundle_bytes =
-            self.read("max-bundle-bytes", "a size from 4KiB to 64GiB such as `512MiB`", |text| {
-                size(text).filter(|bytes| (4 << 10..=64 << 30).contains(bytes))
-            });
+        let max_bundle_bytes = self.auto(
+            "max-bundle-bytes",
+            "a size from 4KiB to 64GiB such as `512MiB`, or `auto`",
+            // While one replaces another both are there, beside the cache and what requests take.
+            |container| container.share(4, 512 << 20),
+            |text| size(text).filter(|bytes| (4 << 10..=64 << 30).contains(bytes)),
+        );
         if !self.has("source") {
             for key in ["trusted-root", "state-dir"] {
                 if self.has(key) {
                     self.refuse(key, "nothing: it goes with `source`");
                 }
             }
+            self.derived.retain(|derived| derived.key != "max-bundle-bytes");
             return directory.map(PolicySource::Directory);
         }
         if self.has("policy") {
@@ -948,12 +1104,17 @@ fn cache(text: &str) -> Option<CachePolicy> {
     }
 }
 
-fn workers(text: &str) -> Option<usize> {
-    if text == "auto" {
-        // Follows the CPU limit of the container, not the size of the machine.
-        return Some(std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS));
-    }
+fn workers(text: &str) -> Option<u64> {
     text.parse().ok().filter(|workers| (1..=MOST_WORKERS).contains(workers))
+}
+
+fn auto_workers(container: &Container) -> (u64, String) {
+    let (threads, because) = container.threads();
+    (u64::try_from(threads).unwrap_or(MOST_WORKERS).min(MOST_WORKERS), because)
+}
+
+fn up_to_a_million(text: &str) -> Option<usize> {
+    text.parse().ok().filter(|number| (1..=1_000_000).contains(number))
 }
 
 /// A whole number without sign.
@@ -1036,6 +1197,10 @@ impl fmt::Display for ConfigProblem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::container::Limit;
+
+    /// Without limits.
+    const MACHINE: Container = Container { cores: 4, cpu: None, memory: None };
 
     fn command() -> Command {
         ServeArgs::augment_args(Command::new("serve"))
@@ -1056,7 +1221,7 @@ mod tests {
             let effective = Effective { key: (*key).into(), value: (*value).into(), origin: Origin::Flag };
             given.insert((*key).into(), effective);
         }
-        Config::resolve(given, Vec::new())
+        Config::resolve(given, Vec::new(), &MACHINE)
     }
 
     fn problems(settings: &[(&str, &str)]) -> Vec<String> {
@@ -1075,12 +1240,83 @@ mod tests {
     }
 
     #[test]
+    fn defaults_follow_the_container_and_settings_do_not() {
+        let limit = |value, file: &str| Some(Limit { value, file: file.into() });
+        let small =
+            Container { cores: 8, cpu: limit(1500, "/cpu.max"), memory: limit(64 << 20, "/memory.max") };
+        let resolve = |settings: &[(&str, &str)]| {
+            let mut given = defaults();
+            for (key, value) in [("source", "/r"), ("trusted-root", "root.json")].iter().chain(settings) {
+                let flag = Effective { key: (*key).into(), value: (*value).into(), origin: Origin::Flag };
+                given.insert((*key).into(), flag);
+            }
+            let config = Config::resolve(given, Vec::new(), &small).unwrap();
+            let PolicySource::Published(remote) = config.policy else { panic!() };
+            (config.workers, config.cache.max_bytes, remote.max_bundle_bytes, config.derived)
+        };
+        let (workers, cache, bundle, derived) = resolve(&[]);
+        assert_eq!((workers, cache, bundle), (1, 4 << 20, 16 << 20));
+        let told: Vec<_> =
+            derived.iter().map(|one| format!("{}={} {}", one.key, one.value, one.because)).collect();
+        assert_eq!(
+            told,
+            [
+                "max-bundle-bytes=16777216 1/4 of the 67108864 bytes that /memory.max allows",
+                "cache-max-bytes=4194304 1/16 of the 67108864 bytes that /memory.max allows",
+                "workers=1 /cpu.max allows 1.500 cores",
+            ]
+        );
+        let written = [("workers", "3"), ("cache-max-bytes", "1MiB"), ("max-bundle-bytes", "1GiB")];
+        assert_eq!(resolve(&written), (3, 1 << 20, 1 << 30, Vec::new()));
+        let machine = with(&[("policy", "d")]).unwrap();
+        assert_eq!((machine.workers, machine.cache.max_bytes), (4, 32 << 20));
+    }
+
+    #[test]
     fn a_socket_alone_replaces_tcp() {
         let config = with(&[("policy", "dir"), ("uds", "/s")]).unwrap();
         assert_eq!((config.tcp, config.uds.unwrap().mode), (None, 0o660));
         let config = with(&[("policy", "dir"), ("uds", "/s"), ("tcp", "[::1]:1")]).unwrap();
         assert_eq!(config.tcp, Some("[::1]:1".parse().unwrap()));
         assert_eq!(problems(&[("policy", "dir"), ("tcp", "off")]), ["tcp"]);
+    }
+
+    #[test]
+    fn who_may_ask_over_the_socket() {
+        let peers = |settings: &[(&str, &str)]| {
+            let all = [&[("policy", "dir"), ("uds", "/s")], settings].concat();
+            with(&all).map(|config| config.uds.unwrap().peers)
+        };
+        assert_eq!(peers(&[]), Ok(Peers::default()));
+        let both = peers(&[("uds-allow-uids", "1000, 65532"), ("uds-allow-gids", "0")]);
+        assert_eq!(both, Ok(Peers { uids: vec![1000, 65532], gids: vec![0] }));
+        for wrong in ["", ",", "1000,", "root", "-1", "4294967296", "1 2"] {
+            assert!(peers(&[("uds-allow-uids", wrong)]).is_err(), "{wrong}");
+        }
+        assert_eq!(problems(&[("policy", "dir"), ("uds-allow-gids", "7")]), ["uds-allow-gids"]);
+    }
+
+    #[test]
+    fn other_machines_are_answered_over_mutual_tls_only() {
+        let files = [("policy", "d"), ("tls-cert", "c"), ("tls-key", "k"), ("tls-client-ca", "a")];
+        let config = |settings: &[(&str, &str)]| with(&[&files, settings].concat());
+        let tls = config(&[("tcp", "0.0.0.0:1")]).unwrap().tls.unwrap();
+        assert_eq!((tls.cert, tls.key, tls.client_ca), ("c".into(), "k".into(), "a".into()));
+        assert_eq!(tls.allow, []);
+        assert!(config(&[("tcp", "127.0.0.1:1")]).unwrap().tls.is_some());
+        let ids = ("tls-allow-spiffe", "spiffe://a/*, spiffe://b/c");
+        let tls = config(&[ids]).unwrap().tls.unwrap();
+        assert!(tls.allow[0].allows("spiffe://a/x") && tls.allow[1].allows("spiffe://b/c"));
+        for wrong in ["", ",", "spiffe://a", "spiffe://a/b,", "a/b"] {
+            assert!(config(&[("tls-allow-spiffe", wrong)]).is_err(), "{wrong}");
+        }
+        for address in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1"] {
+            assert_eq!(problems(&[("policy", "d"), ("tcp", address)]), ["tcp"], "{address}");
+        }
+        assert_eq!(problems(&files[..2]), ["tls-client-ca", "tls-key"]);
+        assert_eq!(problems(&[files[0], ids]), ["tls-allow-spiffe"]);
+        let socket = [&files[..], &[("uds", "/s")]].concat();
+        assert_eq!(problems(&socket), ["tls-cert", "tls-client-ca", "tls-key"]);
     }
 
     #[test]
@@ -1236,7 +1472,7 @@ mod tests {
                 "file `f.toml`, key `tcp` is `[1]`; wanted a string, a whole number, `true` or `false`",
             ]
         );
-        let config = Config::resolve(given, Vec::new()).unwrap();
+        let config = Config::resolve(given, Vec::new(), &MACHINE).unwrap();
         assert_eq!(config.cache.policy, CachePolicy::Off);
         assert_eq!(config.grpc.max_batch_items, 7);
         assert_eq!(config.load.lenience, Lenience::Lenient);

@@ -47,6 +47,7 @@ pub mod cli;
 pub mod clock;
 pub mod condition;
 pub mod config;
+pub mod container;
 pub mod documents;
 pub mod drain;
 pub mod inject;

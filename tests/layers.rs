@@ -26,6 +26,7 @@ const TABLE: &[Row] = &[
     (0, "clock", &[]),
     (0, "readiness", &[]),
     (0, "drain", &[]),
+    (0, "container", &[]),
     (0, "telemetry", &[]),
     (1, "metrics", &["model", "telemetry"]),
     (1, "condition", &["model"]),
@@ -85,6 +86,7 @@ const TABLE: &[Row] = &[
         &[
             "model",
             "drain",
+            "container",
             "telemetry",
             "condition",
             "documents",

@@ -40,6 +40,7 @@ use postern::record::{RecordSettings, Records};
 use postern::server::Transport;
 use postern::server::grpc::{self, AuthorizationApi, GrpcSettings};
 use postern::server::health::Health;
+use postern::server::limits::RequestLimit;
 use postern::server::status::PolicyFeed;
 use postern::snapshot::{PolicyWriter, cell};
 use serde_json::{Value, json};
@@ -153,7 +154,8 @@ impl Point {
         let authorizer = Authorizer::new(reader, cache, clock.clone());
         let api = AuthorizationApi::new(authorizer, grpc_settings, Transport::Tcp, &metrics, feed, None)
             .with_records(records.as_ref().map(Records::recorder));
-        let router = grpc::router(api, &Health::new().await, grpc_settings).unwrap();
+        let router =
+            grpc::router(api, &Health::new().await, grpc_settings, RequestLimit::new(usize::MAX)).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));

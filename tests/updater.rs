@@ -260,6 +260,28 @@ async fn a_restart_needs_no_network_and_forgets_no_serial() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_needs_no_name_service() {
+    let mut publisher = Publisher::new().await;
+    let published = publisher.publish_another(1).await;
+    let state = tempfile::tempdir().unwrap();
+    let more = ["--state-dir", state.path().to_str().unwrap()];
+    let process = serve(publisher.repository().to_str().unwrap(), &publisher.root(), &more);
+    process.ready().await;
+    drop(process.kill());
+
+    // A name that the standard keeps from ever existing.
+    let source = "http://repository.invalid/vaults";
+    let process = serve(source, &publisher.root(), &more);
+    process.ready().await;
+    let client = client(&process).await;
+    let answer = may_alice_read(&client).await.unwrap();
+    assert_eq!(answer.result.unwrap().decision(), v1::Decision::Allowed);
+    assert_eq!(answer.policy.unwrap().serial, published.serial);
+    assert!(problem(&client).await.contains("repository.invalid"));
+    assert!(may_alice_read(&client).await.is_ok(), "the failure changed nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_thief_published_goes_with_the_keys_though_its_number_comes_again() {
     let mut publisher = Publisher::new().await;
     let process = serve(publisher.repository().to_str().unwrap(), &publisher.root(), &[]);

@@ -29,6 +29,7 @@ use super::Transport;
 use super::convert::{self, Asked};
 use super::explain::{self, Unanswered};
 use super::health::Health;
+use super::limits::{Limited, RequestLimit};
 use super::record::{BatchCall, CheckCall, trace_ids};
 use super::status::{PolicyFeed, Watched};
 use super::trace::{Call, Decided, Item, Method, Tracing};
@@ -72,14 +73,26 @@ struct Queries {
 /// Those that wait; more are refused, since they would only wait.
 const WAITING: usize = 64;
 
+/// Streams of one connection. A client that wants more at a time waits for one to end, or opens another connection.
+const STREAMS: u32 = 256;
+/// A peer beyond this machine that is gone says nothing; it is asked after so much silence.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
 /// The services of one listener, ready to serve.
 pub fn router(
     api: AuthorizationApi,
     health: &Health,
     settings: GrpcSettings,
+    limit: RequestLimit,
 ) -> Result<Router, tonic_reflection::server::Error> {
+    let (transport, metrics) = (api.queries.transport, api.queries.metrics.clone());
     let service = AuthorizationServiceServer::new(api).max_decoding_message_size(settings.max_request_bytes);
-    let router = Server::builder().add_service(service).add_service(health.service());
+    let service = Limited::new(service, limit, transport, &metrics);
+    let router = Server::builder()
+        .max_concurrent_streams(STREAMS)
+        .http2_keepalive_interval((transport == Transport::Tcp).then_some(KEEP_ALIVE))
+        .add_service(service)
+        .add_service(health.service());
     if !settings.reflection {
         return Ok(router);
     }

@@ -5,16 +5,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio_stream::{Stream, StreamExt};
-use tonic::transport::server::Connected;
-
-use crate::metrics::Gauge;
 
 /// Longer than a live process on the same machine takes to accept.
 const PROBE: Duration = Duration::from_secs(1);
@@ -61,26 +54,6 @@ pub enum ListenError {
 pub struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
-}
-
-/// A connection that is counted for as long as it is open.
-#[derive(Debug)]
-pub struct Counted<C> {
-    connection: C,
-    open: Gauge,
-}
-
-/// Counts the connections of a listener.
-pub fn counted<C>(
-    incoming: impl Stream<Item = io::Result<C>>,
-    open: Gauge,
-) -> impl Stream<Item = io::Result<Counted<C>>> {
-    incoming.map(move |accepted| {
-        accepted.map(|connection| {
-            open.inc();
-            Counted { connection, open: open.clone() }
-        })
-    })
 }
 
 /// Binds a TCP listener; the setting is named when it fails.
@@ -130,60 +103,6 @@ impl SocketFile {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-}
-
-impl<C> Drop for Counted<C> {
-    fn drop(&mut self) {
-        self.open.dec();
-    }
-}
-
-impl<C: Connected> Connected for Counted<C> {
-    type ConnectInfo = C::ConnectInfo;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.connection.connect_info()
-    }
-}
-
-impl<C: AsyncRead + Unpin> AsyncRead for Counted<C> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_read(context, buffer)
-    }
-}
-
-impl<C: AsyncWrite + Unpin> AsyncWrite for Counted<C> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.connection).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.connection).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.connection.is_write_vectored()
     }
 }
 

@@ -5,14 +5,18 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub mod accept;
 pub mod admin;
 pub mod convert;
 pub mod explain;
 pub mod grpc;
 pub mod health;
+pub mod limits;
 pub mod listen;
 pub mod record;
+pub mod spiffe;
 pub mod status;
+pub mod tls;
 mod trace;
 
 /// Where a started process listens.

@@ -246,6 +246,14 @@ pub mod metric {
             "Cache and evaluation of one decision, without reading the request and writing the answer",
             [PLANE, CACHE];
         CONNECTIONS: Gauge "postern_connections" in "{connection}", "Open connections", [TRANSPORT];
+        CONNECTIONS_REFUSED: Counter "postern_connections_refused_total" in "{connection}",
+            "Connections that were closed before a call, by reason: peer, limit, handshake, identity or timeout",
+            [REASON, TRANSPORT];
+        REQUESTS_SHED: Counter "postern_requests_shed_total" in "{request}",
+            "Requests that were not looked at: there were too many, or the deadline had passed (limit, deadline)",
+            [REASON, TRANSPORT];
+        TLS_RELOADS: Counter "postern_tls_reloads_total" in "{reload}",
+            "Changes of the certificate files, by what came of them: taken or refused", [OUTCOME];
         CACHE_ENTRIES: Gauge "postern_cache_entries" in "{entry}", "Entries in the decision cache", [];
         CACHE_BYTES: Gauge "postern_cache_bytes" in "By", "Bytes in the decision cache, keys included", [];
         POLICY_SERIAL: Gauge "postern_policy_serial" in "",

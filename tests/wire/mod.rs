@@ -15,6 +15,7 @@ use postern::readiness::Readiness;
 use postern::server::Transport;
 use postern::server::grpc::{self, AuthorizationApi, GrpcSettings};
 use postern::server::health::Health;
+use postern::server::limits::RequestLimit;
 use postern::server::status::PolicyFeed;
 use postern::snapshot::{PolicyWriter, cell};
 use serde_json::Value;
@@ -51,7 +52,8 @@ impl Sidecar {
                 feed,
                 None,
             );
-            let router = grpc::router(api, &Health::new().await, settings).unwrap();
+            let router =
+                grpc::router(api, &Health::new().await, settings, RequestLimit::new(usize::MAX)).unwrap();
             let listener = UnixListenerStream::new(tokio::net::UnixListener::bind(&path).unwrap());
             tokio::spawn(router.serve_with_incoming(listener));
             let channel = Endpoint::try_from(format!("unix://{}", path.display())).unwrap();

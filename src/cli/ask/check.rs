@@ -10,7 +10,7 @@ use crate::server::convert;
 
 use super::activation::{Activation, takes};
 use super::question::{QuestionArgs, flag_of};
-use super::{AskArgs, Directory, NoAnswer, Whom, call, tell_failure, tell_usage, timestamp};
+use super::{AskArgs, Directory, NoAnswer, Whom, tell_failure, tell_usage, timestamp};
 use crate::cli::{Exit, print, print_error, print_json};
 
 pub(in crate::cli) const EXAMPLES: &str = "\
@@ -90,8 +90,8 @@ pub(in crate::cli) fn run(arguments: &CheckArgs, matches: &ArgMatches) -> Exit {
     };
     let answer = match whom {
         Whom::Policy(directory) => here(directory, &question),
-        Whom::Sidecar(address) => {
-            call(address, async |channel| AuthorizationServiceClient::new(channel).check(question).await)
+        Whom::Sidecar(sidecar) => {
+            sidecar.call(async |channel| AuthorizationServiceClient::new(channel).check(question).await)
         }
     };
     let told = match &answer {

@@ -17,7 +17,7 @@ use super::spell::{
     activation_line, assignment_json, assignment_line, attribute_json, named, object, objects, word,
 };
 use super::tree::{Tree, plain};
-use super::{Directory, MOST_BYTES, NoAnswer, Whom, call, tell_failure, tell_usage};
+use super::{Directory, MOST_BYTES, NoAnswer, Whom, tell_failure, tell_usage};
 use crate::cli::{Exit, print, print_error, print_json};
 
 pub(in crate::cli) const EXAMPLES: &str = "\
@@ -53,7 +53,7 @@ pub(in crate::cli) fn run(arguments: &CheckArgs, matches: &ArgMatches) -> Exit {
     };
     let answer = match whom {
         Whom::Policy(directory) => here(directory, &request),
-        Whom::Sidecar(address) => call(address, async |channel| {
+        Whom::Sidecar(sidecar) => sidecar.call(async |channel| {
             let client = AuthorizationServiceClient::new(channel);
             client.max_decoding_message_size(MOST_BYTES).explain(request).await
         }),

@@ -10,7 +10,7 @@ use crate::proto::v1::authorization_service_client::AuthorizationServiceClient;
 use crate::server::explain::Unanswered;
 
 use super::question::flag_of;
-use super::{AskArgs, Directory, Here, MOST_BYTES, NoAnswer, Whom, call, tell_failure, tell_usage};
+use super::{AskArgs, Directory, Here, MOST_BYTES, NoAnswer, Whom, tell_failure, tell_usage};
 
 /// A list, as far as it is gathered.
 pub(super) trait Listing {
@@ -50,7 +50,7 @@ pub(super) fn run<L: Listing>(mut list: L, ask: &AskArgs, matches: &ArgMatches) 
     };
     let asked = match whom {
         Whom::Policy(directory) => here(directory, &mut list),
-        Whom::Sidecar(address) => call(address, async |channel| {
+        Whom::Sidecar(sidecar) => sidecar.call(async |channel| {
             let mut client = AuthorizationServiceClient::new(channel).max_decoding_message_size(MOST_BYTES);
             while let Some(request) = list.next() {
                 list.take(L::call(&mut client, request).await?.into_inner())?;

@@ -1,14 +1,14 @@
 //! The commands that ask: of a policy directory or bundle in this process, or of a running sidecar. Either way a question
 //! is the message of the contract and is read by the same code as a call over gRPC, so that both say the same.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args};
 use jiff::Timestamp;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -46,9 +46,11 @@ struct AskArgs {
     /// Answer from this policy directory or bundle
     #[arg(long, value_name = "DIR", env = "POSTERN_POLICY")]
     policy: Option<String>,
-    /// Ask the sidecar at this address: unix:///path or http://host:port
+    /// Ask the sidecar at this address: unix:///path, http://host:port or https://host:port
     #[arg(long, value_name = "ADDRESS", env = "POSTERN_CONNECT")]
     connect: Option<String>,
+    #[command(flatten)]
+    tls: ClientTls,
     #[command(flatten)]
     how: HowToLoad,
     /// Answer from the policy directory as of this time, for example 2026-01-31T09:30:00Z
@@ -59,12 +61,36 @@ struct AskArgs {
     json: bool,
 }
 
+/// How to be known to a sidecar, and to know it. With `https://` only.
+#[derive(Args, Clone, Debug, Default)]
+struct ClientTls {
+    /// Authorities of the sidecar's certificate, PEM; without this those of the system
+    #[arg(long, value_name = "FILE", help_heading = "TLS to a sidecar")]
+    tls_ca: Option<PathBuf>,
+    /// Certificate to show to the sidecar, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key", help_heading = "TLS to a sidecar")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert", help_heading = "TLS to a sidecar")]
+    tls_key: Option<PathBuf>,
+    /// Name that the sidecar's certificate has, where it is not the one in the address
+    #[arg(long, value_name = "NAME", help_heading = "TLS to a sidecar")]
+    tls_name: Option<String>,
+}
+
+/// A running sidecar.
+#[derive(Clone, Copy, Debug)]
+struct Sidecar<'a> {
+    address: &'a str,
+    tls: &'a ClientTls,
+}
+
 /// Who answers.
 enum Whom<'a> {
     /// This process, from a directory.
     Policy(Directory<'a>),
     /// A running sidecar.
-    Sidecar(&'a str),
+    Sidecar(Sidecar<'a>),
 }
 
 /// A policy directory, how to read it, and what time it is.
@@ -116,12 +142,79 @@ fn time(text: &str) -> Result<Timestamp, String> {
     text.parse().map_err(|_| "wanted a time with its zone such as `2026-01-31T09:30:00Z`".to_owned())
 }
 
-/// The address of a sidecar, if it is one.
-fn sidecar_address(address: &str) -> Result<&str, &'static str> {
-    if address.starts_with("unix:") || address.starts_with("http://") {
-        Ok(address)
-    } else {
-        Err("`--connect` wants `unix:///path` or `http://host:port`")
+impl<'a> Sidecar<'a> {
+    /// If the address is one of a sidecar, and files are given only where they are used.
+    fn at(address: &'a str, tls: &'a ClientTls) -> Result<Self, &'static str> {
+        let https = address.starts_with("https://");
+        if !https && !address.starts_with("unix:") && !address.starts_with("http://") {
+            return Err("`--connect` wants `unix:///path`, `http://host:port` or `https://host:port`");
+        }
+        if !https && (tls.tls_ca.is_some() || tls.tls_cert.is_some() || tls.tls_name.is_some()) {
+            return Err("`--tls-ca`, `--tls-cert`, `--tls-key` and `--tls-name` go with `https://` only");
+        }
+        Ok(Self { address, tls })
+    }
+
+    fn endpoint(self) -> Result<Endpoint, NoAnswer> {
+        let endpoint =
+            Endpoint::from_shared(self.address.to_owned()).map_err(|error| self.unreachable(&error))?;
+        if !self.address.starts_with("https://") {
+            return Ok(endpoint);
+        }
+        let read = |path: &Path| {
+            let unread = |error| NoAnswer::Unreachable(format!("cannot read `{}`: {error}", path.display()));
+            std::fs::read(path).map_err(unread)
+        };
+        let mut tls = ClientTlsConfig::new();
+        tls = match &self.tls.tls_ca {
+            Some(path) => tls.ca_certificate(Certificate::from_pem(read(path)?)),
+            None => tls.with_native_roots(),
+        };
+        if let (Some(cert), Some(key)) = (&self.tls.tls_cert, &self.tls.tls_key) {
+            tls = tls.identity(Identity::from_pem(read(cert)?, read(key)?));
+        }
+        if let Some(name) = &self.tls.tls_name {
+            tls = tls.domain_name(name.clone());
+        }
+        endpoint.tls_config(tls).map_err(|error| self.unreachable(&error))
+    }
+
+    /// The cause is in the chain: `transport error` alone says nothing.
+    fn unreachable(self, error: &dyn std::error::Error) -> NoAnswer {
+        let mut message = format!("cannot reach `{}`: {error}", self.address);
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            message.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        NoAnswer::Unreachable(message)
+    }
+
+    /// Makes one call.
+    fn call<T>(
+        self,
+        call: impl AsyncFnOnce(Channel) -> Result<tonic::Response<T>, Status>,
+    ) -> Result<T, NoAnswer> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| self.unreachable(&error))?;
+        runtime.block_on(async {
+            let channel = self
+                .endpoint()?
+                .connect_timeout(CONNECT)
+                .timeout(ANSWER)
+                .connect()
+                .await
+                .map_err(|error| self.unreachable(&error))?;
+            // A status that the sidecar did not send has its cause in the connection, such as an alert of TLS.
+            call(channel).await.map(tonic::Response::into_inner).map_err(|status| {
+                match std::error::Error::source(&status) {
+                    Some(_) if status.code() != Code::DeadlineExceeded => self.unreachable(&status),
+                    _ => NoAnswer::Status(status),
+                }
+            })
+        })
     }
 }
 
@@ -148,7 +241,7 @@ impl AskArgs {
                 options: self.how.options(),
                 clock: self.now.map_or_else(Clock::system, Clock::manual),
             }),
-            (_, Some((address, _))) => Whom::Sidecar(sidecar_address(address)?),
+            (_, Some((address, _))) => Whom::Sidecar(Sidecar::at(address, &self.tls)?),
             (None, None) => {
                 return Err(
                     "nobody to ask; give `--policy DIR` or `--connect ADDRESS`, or set POSTERN_POLICY \
@@ -172,37 +265,6 @@ impl Directory<'_> {
         let cache = CacheSettings { policy: CachePolicy::Off, max_bytes: 0 };
         Ok(Here { authorizer: Authorizer::new(reader, cache, self.clock), snapshot })
     }
-}
-
-/// Makes one call on a channel to a sidecar.
-fn call<T>(
-    address: &str,
-    call: impl AsyncFnOnce(Channel) -> Result<tonic::Response<T>, Status>,
-) -> Result<T, NoAnswer> {
-    let unreachable = |error: &dyn std::error::Error| {
-        // The cause is in the chain: `transport error` alone says nothing.
-        let mut message = format!("cannot reach `{address}`: {error}");
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            message.push_str(&format!(": {error}"));
-            cause = error.source();
-        }
-        NoAnswer::Unreachable(message)
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| unreachable(&error))?;
-    runtime.block_on(async {
-        let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|error| unreachable(&error))?;
-        let channel = endpoint
-            .connect_timeout(CONNECT)
-            .timeout(ANSWER)
-            .connect()
-            .await
-            .map_err(|error| unreachable(&error))?;
-        call(channel).await.map(tonic::Response::into_inner).map_err(NoAnswer::Status)
-    })
 }
 
 /// All mistakes of a command line.

@@ -9,12 +9,13 @@ use crate::proto::v1::authorization_service_client::AuthorizationServiceClient;
 
 use super::question::flag_of;
 use super::tree::plain;
-use super::{call, sidecar_address, tell_failure, tell_usage, timestamp};
+use super::{ClientTls, Sidecar, tell_failure, tell_usage, timestamp};
 
 pub(in crate::cli) const EXAMPLES: &str = "\
 Examples:
   postern status --connect unix:///run/postern/postern.sock
   postern status --connect http://127.0.0.1:4770 --json
+  postern status --connect https://pdp.example:4770 --tls-ca ca.pem --tls-cert me.pem --tls-key me.key
 
 Exit codes: 0 a policy is active and updating goes well, 1 the sidecar cannot be reached, 2 wrong usage,
 3 there is no policy, it is stale or expired, or the newest state of the source was refused.";
@@ -22,19 +23,22 @@ Exit codes: 0 a policy is active and updating goes well, 1 the sidecar cannot be
 /// Which sidecar.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct StatusArgs {
-    /// Ask the sidecar at this address: unix:///path or http://host:port
+    /// Ask the sidecar at this address: unix:///path, http://host:port or https://host:port
     #[arg(long, value_name = "ADDRESS", env = "POSTERN_CONNECT")]
     connect: String,
+    #[command(flatten)]
+    tls: ClientTls,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
 pub(in crate::cli) fn run(arguments: &StatusArgs) -> Exit {
-    if let Err(message) = sidecar_address(&arguments.connect) {
-        return tell_usage(&[message.to_owned()]);
-    }
-    let answer = call(&arguments.connect, async |channel| {
+    let sidecar = match Sidecar::at(&arguments.connect, &arguments.tls) {
+        Ok(sidecar) => sidecar,
+        Err(message) => return tell_usage(&[message.to_owned()]),
+    };
+    let answer = sidecar.call(async |channel| {
         AuthorizationServiceClient::new(channel).get_policy_status(v1::GetPolicyStatusRequest {}).await
     });
     let told = match &answer {
