@@ -1,7 +1,7 @@
 //! The wiring of `postern serve`: everything is bound, then everything serves, and the end is in order.
 //!
 //! ```text
-//! bind ─▶ Bound { addresses } ─▶ serve ─┬─ admin runtime (one thread): admin endpoint, updater, trace export
+//! bind ─▶ Bound { addresses } ─▶ serve ─┬─ admin runtime (one thread): admin endpoint, updater, exports
 //!                                       └─ serving runtime (the caller's): gRPC over TCP and the Unix socket
 //! ```
 //!
@@ -25,7 +25,7 @@ use crate::drain::{Drain, Signals};
 use crate::inject::{self, InjectError, InjectSettings};
 use crate::metrics::{Metrics, PolicyMetrics};
 use crate::readiness::{DRAIN, POLICY, Readiness};
-use crate::record::{self, Candidate, Records};
+use crate::record::{self, Candidate, RecordSettings, Records};
 use crate::server::accept::{self, Door};
 use crate::server::admin::{self, AdminState};
 use crate::server::grpc::{self, AuthorizationApi};
@@ -60,7 +60,7 @@ pub enum RunError {
     /// A listener.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// Where spans and metrics go.
+    /// Where spans, metrics and log records go.
     #[error(transparent)]
     Telemetry(#[from] VariableProblems),
     /// The certificates of the TCP listener.
@@ -157,7 +157,7 @@ pub fn main() -> ExitCode {
         cli::Next::Exit(code) => code,
         cli::Next::Serve(config) => {
             let format = config.log_format;
-            let telemetry = Telemetry::from_env().map_err(RunError::from);
+            let telemetry = telemetry(&config).map_err(RunError::from);
             init_logs(format, &config.log_level, telemetry.as_ref().ok());
             match telemetry.and_then(|telemetry| run(*config, telemetry)) {
                 Ok(()) => ExitCode::SUCCESS,
@@ -179,6 +179,11 @@ pub fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// What the `OTEL_…` variables say, those of log records where the decision log needs them.
+fn telemetry(config: &Config) -> Result<Telemetry, VariableProblems> {
+    Telemetry::from_env(config.records.as_ref().is_some_and(RecordSettings::over_otlp))
 }
 
 /// Serves until a signal.
@@ -236,7 +241,7 @@ fn serving_runtime(workers: usize) -> io::Result<runtime::Runtime> {
 
 /// Binds everything that the configuration names. Runs on the runtime that will answer requests.
 pub async fn bind(config: Config) -> Result<Bound, RunError> {
-    let telemetry = Telemetry::from_env()?;
+    let telemetry = telemetry(&config)?;
     bind_with(config, telemetry).await
 }
 
@@ -296,8 +301,10 @@ impl Bound {
             Some(settings) => Some(candidate(&config, settings).await?),
             None => None,
         };
+        let mut senders = telemetry.connect(&admin.handle)?;
+        let sender = senders.logs.take();
         let records = match config.records.clone() {
-            Some(settings) => Some(Records::start(settings, candidate, &metrics.records(), &admin.handle)?),
+            Some(settings) => Some(Records::start(settings, candidate, &metrics.records(), sender)?),
             None => None,
         };
         let (writer, reader) = snapshot::cell();
@@ -342,13 +349,14 @@ impl Bound {
         observe(&metrics, &authorizer, &telemetry);
         let (pushed, pushes) = (metrics.clone(), metrics.clone());
         let running = telemetry.start(
+            senders,
             &admin.handle,
             Arc::new(move |resource, settings| pushed.encode_otlp(resource, settings.exponential).into()),
             Arc::new(move |taken| {
                 let outcome = if taken { "taken" } else { "failed" };
                 pushes.counter(&metric::METRIC_PUSHES, &[outcome]).inc();
             }),
-        )?;
+        );
 
         tracing::info!(version = VERSION, commit = COMMIT, "postern");
         tracing::info!(settings = config.summary(), "configuration");

@@ -169,9 +169,11 @@ const MAY_MENTION_GRPC: &[&str] = &[
     "server/",
     "cli/ask/",
     "app.rs",
+    "telemetry/logs.rs",
     "telemetry/send.rs",
     "telemetry/spans.rs",
     "metrics/otlp.rs",
+    "record/otlp.rs",
 ];
 
 /// The files that may mention the generated messages.

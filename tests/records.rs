@@ -43,6 +43,7 @@ use postern::server::health::Health;
 use postern::server::limits::RequestLimit;
 use postern::server::status::PolicyFeed;
 use postern::snapshot::{PolicyWriter, cell};
+use postern::telemetry::names;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -74,6 +75,7 @@ fn records(path: &Path) -> Vec<Value> {
 
 /// The sum of the series of a metric that have all these labels.
 fn sum(text: &str, name: &str, labels: &[(&str, &str)]) -> u64 {
+    assert!(names::metric::ALL.iter().any(|metric| metric.name == name), "there is no metric {name}");
     let wanted: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
     text.lines()
         .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
@@ -144,9 +146,8 @@ impl Point {
         let clock = Clock::manual(Timestamp::UNIX_EPOCH);
         let metrics = Metrics::new("", "");
         let cache = CacheSettings { policy: CachePolicy::Off, max_bytes: 0 };
-        let on = tokio::runtime::Handle::current();
         let records =
-            settings.map(|settings| Records::start(settings, None, &metrics.records(), &on).unwrap());
+            settings.map(|settings| Records::start(settings, None, &metrics.records(), None).unwrap());
         let grpc_settings =
             GrpcSettings { max_batch_items: 100, max_request_bytes: 1 << 20, reflection: false };
         let (_activated, activations) = watch::channel(0);
@@ -621,8 +622,17 @@ async fn flood(when_full: &str) -> (Vec<u64>, String) {
 }
 
 fn reasons(text: &str) -> Vec<&'static str> {
-    ["queue_full_newest", "queue_full_oldest", "deadline", "stdout", "file", "otlp", "shutdown"]
-        .into_iter()
+    let all = [
+        "queue_full_newest",
+        "queue_full_oldest",
+        "deadline",
+        "stdout",
+        "file",
+        "otlp",
+        "otlp_refused",
+        "shutdown",
+    ];
+    all.into_iter()
         .filter(|reason| sum(text, "postern_records_lost_total", &[("reason", reason)]) > 0)
         .collect()
 }
@@ -690,6 +700,9 @@ async fn a_call_that_waits_for_room_holds_up_no_other() {
 }
 
 // === OTLP ===
+
+/// So that nobody waits for a batch to fill.
+const SOON: (&str, &str) = ("OTEL_BLRP_SCHEDULE_DELAY", "10");
 
 /// The protocol's own service: counts what arrives, and refuses or hangs as the test wants.
 #[derive(Clone)]
@@ -827,8 +840,10 @@ async fn a_receiver_in_any_state_costs_no_check() {
     let endpoint = format!("http://{address}");
     let variables = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
-        ("OTEL_EXPORTER_OTLP_TIMEOUT", "1000"),
+        ("OTEL_BLRP_EXPORT_TIMEOUT", "1000"),
+        SOON,
         ("OTEL_TRACES_EXPORTER", "none"),
+        ("OTEL_METRICS_EXPORTER", "none"),
     ];
     let arguments = ["--records", "otlp", "--records-queue", "20"];
     let mut process = Process::start(dir.path(), &arguments, &variables);
@@ -848,7 +863,7 @@ async fn a_receiver_in_any_state_costs_no_check() {
         let lost = |reason| sum(&text, "postern_records_lost_total", &[("reason", reason)]);
         let written = sum(&text, "postern_records_written_total", &[("sink", "otlp")]);
         let depth = sum(&text, "postern_record_queue_depth", &[]);
-        (lost("otlp"), lost("queue_full_newest"), written, depth)
+        (lost("otlp") + lost("otlp_refused"), lost("queue_full_newest"), written, depth)
     };
     // Down.
     let total = check(100).await;
@@ -871,6 +886,7 @@ async fn a_receiver_in_any_state_costs_no_check() {
     let total = check(10).await;
     assert!(total > before);
     eventually("refused ones are lost", async || accounts().await.0 > lost).await;
+    assert!(sum(&metrics(admin), "postern_records_lost_total", &[("reason", "otlp_refused")]) > 0);
     // Slow.
     receiver.mode.send_replace(Mode::Hang);
     let full = accounts().await.1;
@@ -913,6 +929,7 @@ async fn records_arrive_over_http_and_a_slow_receiver_does_not_hold_the_file() {
     let variables = [
         ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", &*format!("{endpoint}/v1/logs")),
         ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "http/protobuf"),
+        SOON,
     ];
     let arguments = ["--records", &format!("{sink},otlp"), "--records-queue", "10"];
     let mut process = Process::start(dir.path(), &arguments, &variables);

@@ -1,43 +1,43 @@
-//! Records as OTLP logs: a backlog of what is spelled out already, and a thread that sends it. The connection over gRPC
-//! lives on the admin runtime, the one over HTTP on this thread; neither is near a check.
+//! Records as OTLP logs: a backlog of what is spelled out already, and a thread that sends it, by the one way that
+//! all signals take. The connection lives on the admin runtime; neither is near a check.
 
 use std::collections::VecDeque;
-use std::env;
-use std::pin::pin;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::mem;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use opentelemetry::logs::{AnyValue, LogRecord, Logger, LoggerProvider, Severity};
-use opentelemetry::{InstrumentationScope, Key, SpanId, TraceFlags, TraceId};
-use opentelemetry_otlp::{ExporterBuildError, LogExporter, WithExportConfig};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::logs::{LogBatch, LogExporter as _, SdkLogRecord, SdkLogger, SdkLoggerProvider};
-use tokio::runtime::Handle;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::logs::v1::{LogRecord, SeverityNumber};
 
 use crate::model::{Decision, Plane};
+use crate::telemetry::logs::LogSender;
+use crate::telemetry::send::{NotTaken, Taken};
 
 use super::entry::{Entry, Item};
 use super::mask::{Field, Hasher, Masks, Verb};
 use super::names::{self, attributes};
 use super::queue::{Queue, signed};
-use super::settings::Outcome;
+use super::settings::{Outcome, SinkSettings};
 use super::tally::{Kind, Loss, sink_index};
 
-/// Records in one export.
-const MOST_AT_ONCE: usize = 512;
-/// More of them are waited for, this long.
-const GATHER: Duration = Duration::from_millis(200);
+/// Bytes in one message, about: receivers of gRPC refuse more than 4 MiB unless they are told otherwise.
+const MOST_BYTES: i64 = 2 << 20;
 /// What one record counts for beside its text.
 const OVERHEAD: usize = 512;
+const OTLP: usize = sink_index(&SinkSettings::Otlp);
 
 /// One record on its way to the receiver.
 #[derive(Debug)]
 pub(super) struct Log {
-    record: SdkLogRecord,
-    pub(super) kind: Kind,
-    pub(super) outcome: Outcome,
+    record: LogRecord,
+    due: Due,
+}
+
+/// What has to be counted of a record, however it ends.
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    kind: Kind,
+    outcome: Outcome,
     bytes: i64,
     /// It counts in the queue: nobody else has taken it.
     charged: bool,
@@ -46,6 +46,9 @@ pub(super) struct Log {
 /// What waits for the receiver.
 #[derive(Debug)]
 pub(super) struct Backlog {
+    /// No other sink takes records, so that they go on counting in the queue and a receiver that is slow or gone fills
+    /// it. Beside another sink they count for themselves: it must not lose records because this one does.
+    alone: bool,
     held: Mutex<Held>,
     more: Condvar,
 }
@@ -56,90 +59,94 @@ struct Held {
     bytes: i64,
     /// Nothing comes any more; what is left may be sent until then.
     until: Option<Instant>,
-    /// What is being sent.
-    in_flight: Vec<(Kind, Outcome)>,
+    /// What is being sent. Whoever takes it from here counts it.
+    in_flight: Vec<Due>,
 }
 
-/// Makes log records.
-#[derive(Debug)]
-pub(super) struct Maker {
-    logger: SdkLogger,
+/// Sends it.
+pub(super) struct Exporter {
+    sender: LogSender,
+    trouble: Trouble,
 }
 
-/// Sends them.
-pub(super) struct Sender {
-    exporter: LogExporter,
-    scope: InstrumentationScope,
-    /// Where an export over gRPC runs; `None`: over HTTP.
-    on: Option<Handle>,
-    failing: bool,
+/// What was told last about the receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    None,
+    Rejects,
+    Fails,
 }
 
-// === impl Maker ===
+// === impl Log ===
 
-impl Maker {
-    pub(super) fn new() -> Self {
-        // A provider without processors: only it can make the records that exporters take.
-        Self { logger: SdkLoggerProvider::builder().build().logger(names::SCOPE_NAME) }
-    }
-
+impl Log {
     /// The JSON of a record as the body, and beside it what backends filter by.
-    pub(super) fn log(
-        &self,
+    pub(super) fn new(
         (masks, hasher): (&Masks, &Hasher),
         entry: &Entry,
         item: &Item,
         kind: Kind,
         text: &[u8],
-    ) -> Log {
-        let mut record = self.logger.create_log_record();
+    ) -> Self {
         let outcome = Outcome::of(&item.outcome);
-        record.set_event_name(match kind {
-            Kind::Decision => names::event::DECISION,
-            Kind::Difference => names::event::DIFFERENCE,
-        });
-        record.set_timestamp(SystemTime::from(item.at));
-        record.set_observed_timestamp(SystemTime::now());
-        record.set_severity_number(match outcome {
-            Outcome::Undecided => Severity::Warn,
-            _ => Severity::Info,
-        });
-        record.set_severity_text(if outcome == Outcome::Undecided { "WARN" } else { "INFO" });
         let text = text.strip_suffix(b"\n").unwrap_or(text);
-        record.set_body(AnyValue::from(String::from_utf8_lossy(text).into_owned()));
+        let bytes = signed(text.len().saturating_add(OVERHEAD));
+        let (severity_number, severity_text) = match outcome {
+            Outcome::Undecided => (SeverityNumber::Warn, "WARN"),
+            _ => (SeverityNumber::Info, "INFO"),
+        };
+        let mut record = LogRecord {
+            event_name: match kind {
+                Kind::Decision => names::event::DECISION.to_owned(),
+                Kind::Difference => names::event::DIFFERENCE.to_owned(),
+            },
+            time_unix_nano: u64::try_from(item.at.as_nanosecond()).unwrap_or_default(),
+            observed_time_unix_nano: now(),
+            severity_number: severity_number.into(),
+            severity_text: severity_text.to_owned(),
+            body: Some(AnyValue {
+                value: Some(Value::StringValue(String::from_utf8_lossy(text).into_owned())),
+            }),
+            ..LogRecord::default()
+        };
         if entry.trace.trace != 0 {
-            let flags = if entry.trace.sampled { TraceFlags::SAMPLED } else { TraceFlags::NOT_SAMPLED };
-            let trace = TraceId::from_bytes(entry.trace.trace.to_be_bytes());
-            record.set_trace_context(trace, SpanId::from_bytes(entry.trace.span.to_be_bytes()), Some(flags));
+            record.trace_id = entry.trace.trace.to_be_bytes().to_vec();
+            record.span_id = entry.trace.span.to_be_bytes().to_vec();
+            record.flags = u32::from(entry.trace.sampled);
         }
-        let mut add =
-            |key: &'static str, value: AnyValue| record.add_attribute(Key::from_static_str(key), value);
-        add(attributes::DECISION, outcome.name().into());
+        let mut add = |key: &str, value: Value| {
+            let value = Some(AnyValue { value: Some(value) });
+            record.attributes.push(KeyValue { key: key.to_owned(), value, ..KeyValue::default() });
+        };
+        add(attributes::DECISION, string(outcome.name()));
         match &item.outcome {
             Ok(answer) => {
                 let decision = answer.evaluation.decision;
-                add(attributes::REASON_CODE, decision.reason_code().name().into());
+                add(attributes::REASON_CODE, string(decision.reason_code().name()));
                 if let Some(snapshot) = &entry.snapshot {
                     match decision {
                         Decision::Allowed(grant) => add(
                             attributes::ROLE_ASSIGNMENT_ID,
-                            snapshot.policy.role_assignment_id(grant).into(),
+                            Value::StringValue(snapshot.policy.role_assignment_id(grant)),
                         ),
                         Decision::Denied(hit) => {
                             add(
                                 attributes::DENY_ASSIGNMENT_ID,
-                                snapshot.policy.deny_assignment_id(hit).into(),
+                                Value::StringValue(snapshot.policy.deny_assignment_id(hit)),
                             );
                         }
                         Decision::NotAllowed(_) => {}
                     }
                 }
             }
-            Err(undecided) => add(attributes::UNDECIDED, undecided.code().into()),
+            Err(undecided) => add(attributes::UNDECIDED, string(undecided.code())),
         }
         if let Some(snapshot) = &entry.snapshot {
-            add(attributes::POLICY_SERIAL, i64::try_from(snapshot.serial).unwrap_or(i64::MAX).into());
-            add(attributes::POLICY_DIGEST, snapshot.policy.digest().to_owned().into());
+            add(
+                attributes::POLICY_SERIAL,
+                Value::IntValue(i64::try_from(snapshot.serial).unwrap_or(i64::MAX)),
+            );
+            add(attributes::POLICY_DIGEST, string(snapshot.policy.digest()));
         }
         if item.index.is_some() || entry.call.batch_items().is_none() {
             entry.call.ask(item.index.unwrap_or_default(), &mut |request, _| {
@@ -154,55 +161,61 @@ impl Maker {
                 ];
                 for (key, field, value) in fields {
                     match masks.field(field) {
-                        Verb::Keep => add(key, value.to_owned().into()),
-                        Verb::Hash => add(key, hasher.text(value).into()),
+                        Verb::Keep => add(key, string(value)),
+                        Verb::Hash => add(key, Value::StringValue(hasher.text(value))),
                         Verb::Drop => {}
                     }
                 }
             });
         }
-        Log { record, kind, outcome, bytes: signed(text.len().saturating_add(OVERHEAD)), charged: false }
+        Self { record, due: Due { kind, outcome, bytes, charged: false } }
     }
+}
+
+fn string(text: &str) -> Value {
+    Value::StringValue(text.to_owned())
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or_default()
 }
 
 // === impl Backlog ===
 
 impl Backlog {
-    pub(super) fn new() -> Self {
-        Self { held: Mutex::default(), more: Condvar::new() }
+    pub(super) fn new(alone: bool) -> Self {
+        Self { alone, held: Mutex::default(), more: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes logs over. `alone`: no other sink takes records, so that they go on counting in the queue and a receiver
-    /// that is slow or gone fills it. Beside another sink they count for themselves: it must not lose records because
-    /// this one does.
-    pub(super) fn extend(&self, queue: &Queue, logs: &mut Vec<Log>, alone: bool) {
+    /// Takes logs over.
+    pub(super) fn extend(&self, queue: &Queue, logs: &mut Vec<Log>) {
         if logs.is_empty() {
             return;
         }
         let (most, most_bytes) = queue.bound();
         let mut held = self.lock();
         for mut log in logs.drain(..) {
-            log.charged = alone && log.kind == Kind::Decision;
-            if log.charged {
-                queue.hold(1, log.bytes);
+            let due = &mut log.due;
+            due.charged = self.alone && due.kind == Kind::Decision;
+            if due.charged {
+                queue.hold(1, due.bytes);
             } else if signed(held.logs.len()) >= most || held.bytes >= most_bytes {
-                queue.tally.lost(log.kind, Loss::Otlp, log.outcome);
+                queue.tally.lost(due.kind, Loss::Otlp, due.outcome);
                 continue;
             }
-            held.bytes = held.bytes.saturating_add(log.bytes);
+            held.bytes = held.bytes.saturating_add(due.bytes);
             held.logs.push_back(log);
         }
-        while alone && queue.sheds_oldest() && queue.is_over() {
-            let Some(oldest) = held.logs.pop_front() else { break };
-            held.bytes = held.bytes.saturating_sub(oldest.bytes);
-            if oldest.charged {
-                queue.release(1, oldest.bytes);
-            }
-            queue.tally.lost(oldest.kind, Loss::QueueFullOldest, oldest.outcome);
+        while self.alone && queue.sheds_oldest() && queue.is_over() {
+            let Some(Log { due, .. }) = held.logs.pop_front() else { break };
+            held.bytes = held.bytes.saturating_sub(due.bytes);
+            due.release(queue);
+            queue.tally.lost(due.kind, Loss::QueueFullOldest, due.outcome);
         }
         drop(held);
         self.more.notify_one();
@@ -214,47 +227,56 @@ impl Backlog {
         self.more.notify_one();
     }
 
-    /// The next ones to send; `None` at the end.
-    fn next(&self) -> Option<Vec<Log>> {
+    /// The next ones to send, as many as wait or may be in one message; `None` at the end.
+    fn next(&self, batch: usize, delay: Duration) -> Option<Vec<LogRecord>> {
         let mut held = self.lock();
-        let mut gathered = false;
+        let mut gathered = None;
         loop {
+            let now = Instant::now();
             if let Some(until) = held.until
-                && (held.logs.is_empty() || Instant::now() >= until)
+                && (held.logs.is_empty() || now >= until)
             {
                 return None;
             }
-            let enough = gathered || held.until.is_some() || held.logs.len() >= MOST_AT_ONCE;
-            if !held.logs.is_empty() && enough {
-                let count = held.logs.len().min(MOST_AT_ONCE);
-                let logs: Vec<Log> = held.logs.drain(..count).collect();
-                let bytes: i64 = logs.iter().map(|log| log.bytes).sum();
-                held.bytes = held.bytes.saturating_sub(bytes);
-                held.in_flight = logs.iter().map(|log| (log.kind, log.outcome)).collect();
-                return Some(logs);
-            }
             if held.logs.is_empty() {
                 held = self.more.wait(held).unwrap_or_else(PoisonError::into_inner);
-            } else {
-                held = self.more.wait_timeout(held, GATHER).unwrap_or_else(PoisonError::into_inner).0;
-                gathered = true;
+                continue;
             }
+            let enough = held.logs.len() >= batch || held.bytes >= MOST_BYTES;
+            let gathered = *gathered.get_or_insert(now + delay);
+            if enough || held.until.is_some() || now >= gathered {
+                return Some(held.take(batch));
+            }
+            let wait = gathered.saturating_duration_since(now);
+            held = self.more.wait_timeout(held, wait).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// What was sent was taken, or was not.
-    fn settle(&self, queue: &Queue, logs: &[Log], taken: bool) {
+    /// How long may be sent yet.
+    fn left(&self) -> Option<Duration> {
+        self.lock().until.map(|until| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// Counts how a message ended.
+    fn settle(&self, queue: &Queue, outcome: &Result<Taken, NotTaken>) {
         // Whoever ended it meanwhile has counted them.
-        let counted = self.lock().in_flight.drain(..).count() == 0;
-        for log in logs {
-            if log.charged {
-                queue.release(1, log.bytes);
-            }
-            if counted {
-            } else if taken {
-                queue.tally.written(OTLP, log.kind);
+        let dues = mem::take(&mut self.lock().in_flight);
+        dues.iter().for_each(|due| due.release(queue));
+        let (rejected, loss) = match outcome {
+            Ok(taken) => (usize::try_from(taken.rejected).unwrap_or(usize::MAX), Loss::OtlpRefused),
+            Err(NotTaken { refused: true, .. }) => (usize::MAX, Loss::OtlpRefused),
+            Err(_) => (usize::MAX, Loss::Otlp),
+        };
+        let (written, lost) = dues.split_at_checked(dues.len().saturating_sub(rejected)).unwrap_or_default();
+        written.iter().for_each(|due| queue.tally.written(OTLP, due.kind));
+        // A receiver that takes a part says how many it rejects and not which.
+        let first = dues.first().map(|due| due.outcome);
+        let known = written.is_empty() || dues.iter().all(|due| Some(due.outcome) == first);
+        for due in lost {
+            if known {
+                queue.tally.lost(due.kind, loss, due.outcome);
             } else {
-                queue.tally.lost(log.kind, Loss::Otlp, log.outcome);
+                queue.tally.rejected(due.kind);
             }
         }
     }
@@ -262,106 +284,81 @@ impl Backlog {
     /// Counts what is left as lost.
     pub(super) fn abandon(&self, queue: &Queue) {
         let mut held = self.lock();
-        let waiting: Vec<_> = held.logs.drain(..).map(|log| (log.kind, log.outcome)).collect();
-        let sending = held.in_flight.split_off(0);
-        for (kind, outcome) in waiting.into_iter().chain(sending) {
-            queue.tally.lost(kind, Loss::Shutdown, outcome);
+        let sending = mem::take(&mut held.in_flight);
+        let waiting = held.logs.drain(..).map(|log| log.due);
+        // Where another sink has it, it is this one's loss only.
+        let loss = if self.alone { Loss::Shutdown } else { Loss::Otlp };
+        for due in sending.into_iter().chain(waiting) {
+            due.release(queue);
+            queue.tally.lost(due.kind, loss, due.outcome);
+        }
+        held.bytes = 0;
+    }
+}
+
+impl Held {
+    fn take(&mut self, batch: usize) -> Vec<LogRecord> {
+        let mut records = Vec::with_capacity(batch.min(self.logs.len()));
+        let mut bytes = 0_i64;
+        // One that is too large for a message is for the receiver to judge.
+        while records.len() < batch && (records.is_empty() || bytes < MOST_BYTES) {
+            let Some(Log { record, due }) = self.logs.pop_front() else { break };
+            bytes = bytes.saturating_add(due.bytes);
+            records.push(record);
+            self.in_flight.push(due);
+        }
+        self.bytes = self.bytes.saturating_sub(bytes);
+        records
+    }
+}
+
+impl Due {
+    fn release(self, queue: &Queue) {
+        if self.charged {
+            queue.release(1, self.bytes);
         }
     }
 }
 
-const OTLP: usize = sink_index(&super::settings::SinkSettings::Otlp);
+// === impl Exporter ===
 
-// === impl Sender ===
-
-impl Sender {
-    /// As the `OTEL_…` variables say: those of logs, then those of all signals.
-    pub(super) fn from_env(on: &Handle) -> Result<Self, ExporterBuildError> {
-        let protocol = variable("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL")
-            .or_else(|| variable("OTEL_EXPORTER_OTLP_PROTOCOL"))
-            .unwrap_or_else(|| "grpc".to_owned());
-        let (mut exporter, on) = match protocol.as_str() {
-            "grpc" => {
-                // Outside a runtime the builder panics; on the wrong one its connection would compete with checks.
-                let _context = on.enter();
-                let exporter = LogExporter::builder().with_tonic();
-                (exporter.with_protocol(opentelemetry_otlp::Protocol::Grpc).build()?, Some(on.clone()))
-            }
-            "http/protobuf" => {
-                let exporter = LogExporter::builder().with_http();
-                (exporter.with_protocol(opentelemetry_otlp::Protocol::HttpBinary).build()?, None)
-            }
-            other => {
-                return Err(ExporterBuildError::InvalidConfiguration(format!(
-                    "`{other}` is no supported OTLP protocol; wanted `grpc` or `http/protobuf`"
-                )));
-            }
-        };
-        exporter.set_resource(&resource());
-        let scope =
-            InstrumentationScope::builder(names::SCOPE_NAME).with_version(env!("CARGO_PKG_VERSION")).build();
-        Ok(Self { exporter, scope, on, failing: false })
+impl Exporter {
+    pub(super) const fn new(sender: LogSender) -> Self {
+        Self { sender, trouble: Trouble::None }
     }
 
     /// Sends until the end.
     pub(super) fn run(mut self, backlog: &Backlog, queue: &Queue) {
-        while let Some(logs) = backlog.next() {
-            let outcome = self.send(&logs);
-            backlog.settle(queue, &logs, outcome.is_ok());
-            if outcome.is_err() != self.failing {
-                self.failing = outcome.is_err();
-                match outcome {
-                    Err(error) => {
-                        tracing::warn!(error, records = logs.len(), "records cannot be sent and are lost");
-                    }
-                    Ok(()) => tracing::info!("records are sent again"),
-                }
-            }
+        let (batch, delay, timeout) =
+            (self.sender.settings().batch, self.sender.settings().delay, self.sender.settings().timeout);
+        while let Some(records) = backlog.next(batch, delay) {
+            let count = records.len();
+            let within = backlog.left().map_or(timeout, |left| left.min(timeout));
+            // Without its runtime the process is at its end, and what was left is counted.
+            let Some(outcome) = self.sender.deliver(records, within) else { return };
+            backlog.settle(queue, &outcome);
+            self.tell(&outcome, count);
             queue.tally.tell();
         }
-        let _ended = self.exporter.shutdown_with_timeout(Duration::ZERO);
     }
 
-    /// One export, with the retries of the exporter: they end with its timeout (`OTEL_EXPORTER_OTLP_TIMEOUT`).
-    fn send(&self, logs: &[Log]) -> Result<(), String> {
-        let batch: Vec<_> = logs.iter().map(|log| (&log.record, &self.scope)).collect();
-        let export = self.exporter.export(LogBatch::new(&batch));
-        let outcome = match &self.on {
-            Some(runtime) => runtime.block_on(export),
-            None => block_on(export),
+    /// Once when it begins to go wrong, and once when it no longer does.
+    fn tell(&mut self, outcome: &Result<Taken, NotTaken>, records: usize) {
+        let trouble = match outcome {
+            Ok(taken) if taken.rejected == 0 => Trouble::None,
+            Ok(_) => Trouble::Rejects,
+            Err(_) => Trouble::Fails,
         };
-        outcome.map_err(|error| error.to_string())
-    }
-}
-
-fn variable(name: &str) -> Option<String> {
-    env::var(name).ok().filter(|value| !value.trim().is_empty())
-}
-
-fn resource() -> Resource {
-    let named = variable("OTEL_SERVICE_NAME").is_some()
-        || variable("OTEL_RESOURCE_ATTRIBUTES").is_some_and(|all| all.contains("service.name="));
-    let resource = Resource::builder();
-    if named { resource.build() } else { resource.with_service_name("postern").build() }
-}
-
-/// The client for HTTP blocks and refuses to do so inside a runtime.
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
-
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
+        if mem::replace(&mut self.trouble, trouble) == trouble {
+            return;
         }
-    }
-
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => std::thread::park(),
+        match outcome {
+            Ok(taken) if taken.rejected > 0 => {
+                let Taken { rejected, message } = taken;
+                tracing::warn!(rejected, reason = message, records, "the receiver refuses records");
+            }
+            Ok(_) => tracing::info!("records are sent again"),
+            Err(error) => tracing::warn!(%error, records, "records cannot be sent and are lost"),
         }
     }
 }

@@ -113,6 +113,13 @@ impl Outcome {
     }
 }
 
+impl RecordSettings {
+    /// Whether records go over OTLP.
+    pub fn over_otlp(&self) -> bool {
+        self.sinks.contains(&SinkSettings::Otlp)
+    }
+}
+
 impl SinkSettings {
     /// The name in metrics.
     pub const fn name(&self) -> &'static str {

@@ -30,8 +30,10 @@ pub(super) enum Loss {
     Stdout,
     /// The file did not take it.
     File,
-    /// The receiver of OTLP did not take it.
+    /// The receiver of OTLP could not be reached, did not answer in time, or was too slow.
     Otlp,
+    /// It refused it.
+    OtlpRefused,
     /// The process ended.
     Shutdown,
 }
@@ -48,7 +50,9 @@ pub(super) enum Compared {
 /// Every counter.
 #[derive(Debug)]
 pub(super) struct Tally {
-    lost: [[[Counter; 4]; 7]; 2],
+    lost: [[[Counter; 4]; Loss::ALL.len()]; 2],
+    /// Refused in part by a receiver that does not say which.
+    rejected: [Counter; 2],
     not_kept: [Counter; 4],
     candidate: [Counter; 4],
     written: [[Counter; 2]; 3],
@@ -59,6 +63,8 @@ pub(super) struct Tally {
     telling: AtomicBool,
 }
 
+/// The outcome of a record of which only the loss is known.
+const UNKNOWN: &str = "Unknown";
 /// The log tells of losses no more often.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
@@ -76,13 +82,14 @@ impl Kind {
 }
 
 impl Loss {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::QueueFullNewest,
         Self::QueueFullOldest,
         Self::Deadline,
         Self::Stdout,
         Self::File,
         Self::Otlp,
+        Self::OtlpRefused,
         Self::Shutdown,
     ];
 
@@ -94,6 +101,7 @@ impl Loss {
             Self::Stdout => "stdout",
             Self::File => "file",
             Self::Otlp => "otlp",
+            Self::OtlpRefused => "otlp_refused",
             Self::Shutdown => "shutdown",
         }
     }
@@ -141,6 +149,7 @@ impl Tally {
                     Outcome::ALL.map(|outcome| metrics.lost(kind.name(), loss.name(), outcome.name()))
                 })
             }),
+            rejected: Kind::ALL.map(|kind| metrics.lost(kind.name(), Loss::OtlpRefused.name(), UNKNOWN)),
             not_kept: Outcome::ALL.map(|outcome| metrics.not_kept(outcome.name())),
             candidate: Compared::ALL.map(|compared| {
                 if candidate { metrics.candidate(compared.name()) } else { Counter::default() }
@@ -178,6 +187,14 @@ impl Tally {
         }
     }
 
+    /// A record is lost, and nobody knows which of several.
+    pub(super) fn rejected(&self, kind: Kind) {
+        if let Some(counter) = self.rejected.get(kind as usize) {
+            counter.inc();
+            self.untold.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Everything in an entry is lost.
     pub(super) fn lost_entry(&self, entry: &Entry, loss: Loss) {
         for item in &entry.items {
@@ -193,7 +210,8 @@ impl Tally {
     /// Written by all sinks, and lost, so far.
     pub(super) fn totals(&self) -> (u64, u64) {
         let written = self.written.iter().flatten().map(Counter::get).sum();
-        (written, self.lost.iter().flatten().flatten().map(Counter::get).sum())
+        let lost = self.lost.iter().flatten().flatten().chain(&self.rejected);
+        (written, lost.map(Counter::get).sum())
     }
 
     /// Tells the log of losses, once in a while.

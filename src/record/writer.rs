@@ -7,16 +7,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use opentelemetry_otlp::ExporterBuildError;
-use tokio::runtime::Handle;
-
 use crate::metrics::RecordMetrics;
+use crate::telemetry::logs::LogSender;
 
 use super::candidate::{Candidate, Comparison, compare};
 use super::entry::{Entry, Item};
 use super::file::{LineFile, LineStream, Lines};
 use super::mask::{Hasher, Masks};
-use super::otlp::{Backlog, Log, Maker, Sender};
+use super::otlp::{Backlog, Exporter, Log};
 use super::queue::{Queue, Recorder, signed};
 use super::render::{Said, Steps, render};
 use super::settings::{Outcome, RecordSettings, SinkSettings};
@@ -53,9 +51,9 @@ pub enum StartError {
         /// The system's word.
         source: io::Error,
     },
-    /// The exporter.
-    #[error("records cannot be sent: {0}")]
-    Otlp(#[from] ExporterBuildError),
+    /// OTLP was asked for, and there is no connection.
+    #[error("records cannot be sent: there is no receiver of log records")]
+    NoReceiver,
     /// A thread.
     #[error("the recorder cannot be started: {0}")]
     Thread(io::Error),
@@ -68,7 +66,7 @@ struct Writer {
     candidate: Option<Candidate>,
     stream: Option<Watched<LineStream>>,
     file: Option<Watched<LineFile>>,
-    otlp: Option<(Arc<Backlog>, Maker)>,
+    otlp: Option<Arc<Backlog>>,
     lines: Lines,
     /// What each line tells of.
     told: Vec<(Kind, Outcome)>,
@@ -87,8 +85,7 @@ struct Watched<S> {
 // === impl Records ===
 
 impl Records {
-    /// Starts what the settings ask for. A connection over gRPC lives on the given runtime, which must not be the one
-    /// that serves checks.
+    /// Starts what the settings ask for, with the way to the receiver of log records where they ask for OTLP.
     ///
     /// # Errors
     ///
@@ -97,13 +94,18 @@ impl Records {
         settings: RecordSettings,
         candidate: Option<(Candidate, f64)>,
         metrics: &RecordMetrics,
-        on: &Handle,
+        sender: Option<LogSender>,
     ) -> Result<Self, StartError> {
         let tally = Tally::bind(metrics, &settings.sinks, candidate.is_some());
         let share = candidate.as_ref().map_or(0.0, |(_, share)| *share);
         let bound = (settings.queue, settings.queue_bytes);
         let recorder = Recorder::new(bound, settings.when_full, settings.keep, share, tally, metrics.depth());
-        let (mut stream, mut file, mut sender) = (None, None, None);
+        let exporter = match (settings.over_otlp(), sender) {
+            (true, Some(sender)) => Some(Exporter::new(sender)),
+            (true, None) => return Err(StartError::NoReceiver),
+            (false, _) => None,
+        };
+        let (mut stream, mut file) = (None, None);
         for sink in settings.sinks {
             match sink {
                 SinkSettings::Stdout => stream = Some(Watched::new(LineStream::default())),
@@ -113,11 +115,12 @@ impl Records {
                         LineFile::start(settings).map_err(|source| StartError::File { path, source })?;
                     file = Some(Watched::new(opened));
                 }
-                SinkSettings::Otlp => sender = Some(Sender::from_env(on)?),
+                SinkSettings::Otlp => {}
             }
         }
         let (alive, ended) = mpsc::channel::<()>();
-        let backlog = sender.is_some().then(|| Arc::new(Backlog::new()));
+        let alone = stream.is_none() && file.is_none();
+        let backlog = exporter.is_some().then(|| Arc::new(Backlog::new(alone)));
         let writer = Writer {
             recorder: recorder.clone(),
             masks: settings.masks,
@@ -125,7 +128,7 @@ impl Records {
             candidate: candidate.map(|(candidate, _)| candidate),
             stream,
             file,
-            otlp: backlog.clone().map(|backlog| (backlog, Maker::new())),
+            otlp: backlog.clone(),
             lines: Lines::default(),
             told: Vec::new(),
             logs: Vec::new(),
@@ -137,11 +140,11 @@ impl Records {
             let _alive = own;
             writer.run();
         })?;
-        if let (Some(sender), Some(backlog)) = (sender, backlog.clone()) {
+        if let (Some(exporter), Some(backlog)) = (exporter, backlog.clone()) {
             let recorder = recorder.clone();
             spawn("postern-otlp", move || {
                 let _alive = alive;
-                sender.run(&backlog, &recorder.0);
+                exporter.run(&backlog, &recorder.0);
             })?;
         }
         Ok(Self { recorder, backlog, ended })
@@ -228,7 +231,7 @@ impl Writer {
         if let Some(file) = &self.file {
             file.sink.sync();
         }
-        if let Some((backlog, _)) = &self.otlp {
+        if let Some(backlog) = &self.otlp {
             backlog.close(Instant::now() + LAST_EXPORTS);
         }
     }
@@ -295,9 +298,9 @@ impl Writer {
         let begin = self.lines.text.len();
         let shown = (&self.masks, &self.hasher);
         render(shown, entry, item, said, &mut self.lines.text);
-        if let Some((_, maker)) = &self.otlp {
+        if self.otlp.is_some() {
             let text = self.lines.text.get(begin..).unwrap_or_default();
-            self.logs.push(maker.log(shown, entry, item, kind, text));
+            self.logs.push(Log::new(shown, entry, item, kind, text));
         }
         self.lines.ends.push(self.lines.text.len());
         self.told.push((kind, Outcome::of(&item.outcome)));
@@ -317,9 +320,8 @@ impl Writer {
             file.tell("the file", outcome);
             count(queue, &self.told, taken, FILE, Loss::File);
         }
-        if let Some((backlog, _)) = &self.otlp {
-            let alone = self.stream.is_none() && self.file.is_none();
-            backlog.extend(queue, &mut self.logs, alone);
+        if let Some(backlog) = &self.otlp {
+            backlog.extend(queue, &mut self.logs);
         }
         queue.release(std::mem::take(&mut self.records), std::mem::take(&mut self.bytes));
         self.lines.clear();

@@ -1,15 +1,17 @@
 //! What leaves the process for operators: logs on standard error and, where the standard `OTEL_…` variables name a
-//! receiver, spans and metrics over OTLP. A leaf: imports nothing of the crate.
+//! receiver, spans, metrics and log records over OTLP. A leaf: imports nothing of the crate.
 //!
 //! ```text
 //! calls ───── OpenTelemetry API, made at their end ──┐
 //! updater ─── tracing, bridged by target ────────────┴─▶ provider ─▶ queue ─▶ exporter ─▶ receiver
 //! metrics ─── encoded every interval ──────────────────────────────────────▶ push ─────▶ receiver
+//! records ─── whoever has log records brings a thread for them ────────────▶ logs ─────▶ receiver
 //! ```
 //!
 //! Spans of calls are made with the OpenTelemetry API itself, not through `tracing`: a span of the bridge costs more
 //! than a decision even when the sampler drops it. `tracing` is for logs and for what is slow anyway.
 
+pub mod logs;
 pub mod names;
 pub mod otlp;
 pub mod sampling;
@@ -37,6 +39,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use logs::LogSender;
 use otlp::{Problems, Target};
 use sampling::{Keep, Sampling};
 use send::Sender;
@@ -102,6 +105,15 @@ pub struct Traces {
     pub propagators: Propagators,
     /// Events of one span at most.
     pub events: usize,
+}
+
+/// The ways to the receivers.
+#[derive(Debug, Default)]
+pub struct Senders {
+    traces: Option<Sender>,
+    metrics: Option<Sender>,
+    /// Of log records; `None` where no setting asks for them.
+    pub logs: Option<LogSender>,
 }
 
 /// What sends. Shut it down, or the last spans and numbers are lost.
@@ -194,13 +206,13 @@ pub fn init_logs(format: LogFormat, filter: &str, telemetry: Option<&Telemetry>)
 // === impl Telemetry ===
 
 impl Telemetry {
-    /// What the `OTEL_…` variables ask for.
+    /// What the `OTEL_…` variables ask for, and log records where a setting asks for them.
     ///
     /// # Errors
     ///
     /// Every variable that cannot be used.
-    pub fn from_env() -> Result<Self, Problems> {
-        Settings::from_env().map(Self::new)
+    pub fn from_env(log_records: bool) -> Result<Self, Problems> {
+        Settings::from_env(log_records).map(Self::new)
     }
 
     /// As the settings say.
@@ -234,51 +246,50 @@ impl Telemetry {
         self.spans.as_ref().map(|(_, queue)| queue.counts())
     }
 
-    /// Who is speaking.
-    pub fn resource(&self) -> &Resource {
-        &self.settings.resource
-    }
-
-    /// Where log records go.
-    pub fn logs(&self) -> Option<&Target> {
-        self.settings.logs.as_ref()
-    }
-
     /// What is sent where, for the log.
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
-        let traces = self.settings.traces.as_ref().map(|traces| &traces.target);
-        traces.into_iter().chain(self.settings.metrics.as_ref().map(|metrics| &metrics.target))
+        let Settings { traces, metrics, logs, .. } = &self.settings;
+        let traces = traces.as_ref().map(|traces| &traces.target);
+        let metrics = metrics.as_ref().map(|metrics| &metrics.target);
+        traces.into_iter().chain(metrics).chain(logs.as_ref().map(|logs| &logs.target))
     }
 
-    /// Sends from here on, on a runtime that must not be the one that answers requests.
+    /// Makes the connections, which live on a runtime that must not be the one that answers requests.
     ///
     /// # Errors
     ///
     /// Certificates or endpoints of which no connection can be made.
-    pub fn start(&self, on: &Handle, encode: EncodeMetrics, pushed: Pushed) -> Result<Running, Problems> {
-        // A connection lives on the runtime that it was made on.
+    pub fn connect(&self, on: &Handle) -> Result<Senders, Problems> {
         let _context = on.enter();
-        let (mut problems, mut exporter, mut pusher) = (Vec::new(), None, None);
-        if let (Some((_, queue)), Some(traces)) = (&self.spans, &self.settings.traces) {
-            match Sender::new(&traces.target) {
-                Ok(sender) => {
-                    exporter = Some(queue.export(sender, &self.settings.resource, traces.batch, on));
-                }
-                Err(problem) => problems.push(problem),
+        let mut problems = Vec::new();
+        let mut sender = |target: &Target| Sender::new(target).map_err(|problem| problems.push(problem)).ok();
+        let Settings { resource, traces, metrics, logs } = &self.settings;
+        let senders = Senders {
+            traces: traces.as_ref().and_then(|traces| sender(&traces.target)),
+            metrics: metrics.as_ref().and_then(|metrics| sender(&metrics.target)),
+            logs: logs.as_ref().and_then(|logs| {
+                Some(LogSender::new(sender(&logs.target)?, logs.clone(), resource, on.clone()))
+            }),
+        };
+        problems.dedup();
+        if problems.is_empty() { Ok(senders) } else { Err(Problems(problems)) }
+    }
+
+    /// Sends spans and metrics from here on, on the runtime of the connections.
+    pub fn start(&self, senders: Senders, on: &Handle, encode: EncodeMetrics, pushed: Pushed) -> Running {
+        let Settings { resource, traces, metrics, .. } = &self.settings;
+        let exporter = match (&self.spans, traces, senders.traces) {
+            (Some((_, queue)), Some(traces), Some(sender)) => {
+                Some(queue.export(sender, resource, traces.batch, on))
             }
-        }
-        if let Some(metrics) = self.settings.metrics.clone() {
-            match Sender::new(&metrics.target) {
-                Ok(sender) => {
-                    let resource = self.settings.resource.clone();
-                    let (stop, stopped) = oneshot::channel();
-                    let task = on.spawn(push(sender, resource, metrics, encode, pushed, stopped));
-                    pusher = Some(Pusher { stop, task });
-                }
-                Err(problem) => problems.push(problem),
-            }
-        }
-        if problems.is_empty() { Ok(Running { exporter, pusher }) } else { Err(Problems(problems)) }
+            _ => None,
+        };
+        let pusher = metrics.clone().zip(senders.metrics).map(|(metrics, sender)| {
+            let (stop, stopped) = oneshot::channel();
+            let task = on.spawn(push(sender, resource.clone(), metrics, encode, pushed, stopped));
+            Pusher { stop, task }
+        });
+        Running { exporter, pusher }
     }
 }
 

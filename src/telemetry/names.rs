@@ -193,7 +193,8 @@ pub const RECORDS: &str = "postern.records";
 /// Labels of metrics.
 pub mod label {
     names! {
-        /// What was decided: `Allowed`, `NotAllowed`, `Denied` or `Undecided`; or how a call ended.
+        /// What was decided: `Allowed`, `NotAllowed`, `Denied` or `Undecided`, and `Unknown` of a record that a
+        /// receiver has rejected without saying which; or how a call ended.
         OUTCOME = "outcome";
         /// The reason code; for `Undecided` why there is no decision; or why something was lost.
         REASON = "reason";

@@ -106,6 +106,8 @@ enum Exporter {
     Nobody,
 }
 
+/// Turns everything off.
+pub(super) const DISABLED: &str = "OTEL_SDK_DISABLED";
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 // === impl Signal ===
@@ -117,6 +119,15 @@ impl Signal {
             Self::Traces => "TRACES",
             Self::Metrics => "METRICS",
             Self::Logs => "LOGS",
+        }
+    }
+
+    /// In sentences.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Traces => "spans",
+            Self::Metrics => "metrics",
+            Self::Logs => "log records",
         }
     }
 
@@ -201,10 +212,28 @@ impl<'a> Variables<'a> {
     pub fn target(&mut self, signal: Signal) -> Option<Target> {
         let named = self.own_or_common(signal, "ENDPOINT");
         match self.exporter(signal) {
-            Exporter::Nobody => return None,
-            Exporter::Unsaid if named.is_none() => return None,
-            Exporter::Unsaid | Exporter::Otlp => {}
+            Exporter::Nobody => None,
+            Exporter::Unsaid if named.is_none() => None,
+            Exporter::Unsaid | Exporter::Otlp => self.receiver(signal, named),
         }
+    }
+
+    /// Where a signal goes that a setting asks for. Variables that turn it off contradict that setting: neither of the
+    /// two wins unseen.
+    pub fn asked_target(&mut self, signal: Signal) -> Option<Target> {
+        let wanted = format!("a value that leaves {} on, since a setting asks for them", signal.word());
+        if self.flag(DISABLED) {
+            self.refuse(DISABLED, self.text(DISABLED), &wanted);
+        }
+        if self.exporter(signal) == Exporter::Nobody {
+            let name = exporter_variable(signal);
+            self.refuse(&name, self.text(&name), &wanted);
+        }
+        let named = self.own_or_common(signal, "ENDPOINT");
+        self.receiver(signal, named)
+    }
+
+    fn receiver(&mut self, signal: Signal, named: Option<(String, String)>) -> Option<Target> {
         let protocol = self
             .read_either(signal, "PROTOCOL", "`grpc` or `http/protobuf`", |text| match text {
                 "grpc" => Some(Protocol::Grpc),
@@ -275,7 +304,7 @@ impl<'a> Variables<'a> {
     }
 
     fn exporter(&mut self, signal: Signal) -> Exporter {
-        let name = format!("OTEL_{}_EXPORTER", signal.name());
+        let name = exporter_variable(signal);
         let known = signal.exporters();
         let wanted = known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         let chosen = self.read(&name, &format!("one of {wanted}"), |text| {
@@ -381,6 +410,10 @@ fn is_header(name: &str, value: &str) -> bool {
         && reqwest::header::HeaderValue::from_str(value).is_ok()
 }
 
+fn exporter_variable(signal: Signal) -> String {
+    format!("OTEL_{}_EXPORTER", signal.name())
+}
+
 fn variable(signal: Option<Signal>, suffix: &str) -> String {
     match signal {
         Some(signal) => format!("OTEL_EXPORTER_OTLP_{}_{suffix}", signal.name()),
@@ -455,6 +488,28 @@ mod tests {
         assert_eq!(target(Signal::Metrics, &scraped), Ok(None));
         let both = target(Signal::Metrics, &[("OTEL_METRICS_EXPORTER", "otlp,prometheus")]).unwrap().unwrap();
         assert_eq!(both.endpoint.as_str(), "http://localhost:4317/");
+    }
+
+    #[test]
+    fn what_a_setting_asks_for_is_sent_or_refused() {
+        let asked = |set: &[(&str, &str)]| {
+            let lookup = |name: &str| {
+                set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+            };
+            let mut variables = Variables::new(&lookup);
+            let target = variables.asked_target(Signal::Logs);
+            variables.finish(target.map(|target| target.endpoint.to_string()))
+        };
+        assert_eq!(asked(&[]), Ok(Some("http://localhost:4317/".into())));
+        assert_eq!(asked(&[(COMMON, "http://a")]), Ok(Some("http://a/".into())));
+        let problems = asked(&[("OTEL_LOGS_EXPORTER", "none"), ("OTEL_SDK_DISABLED", "true")]).unwrap_err();
+        assert_eq!(
+            problems.to_string(),
+            "environment variable `OTEL_LOGS_EXPORTER` is `none`; wanted a value that leaves log records on, since a \
+             setting asks for them\n\
+             environment variable `OTEL_SDK_DISABLED` is `true`; wanted a value that leaves log records on, since a \
+             setting asks for them"
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
 
-use super::otlp::{Problems, Signal, Target, Variables, from_process, pairs};
+use super::otlp::{DISABLED, Problems, Signal, Target, Variables, from_process, pairs};
 use super::sampling::{Root, Sampling};
 
 /// Everything that the variables say.
@@ -18,8 +18,8 @@ pub struct Settings {
     pub traces: Option<TraceSettings>,
     /// Metrics that are pushed; those that are scraped are always there.
     pub metrics: Option<MetricSettings>,
-    /// Log records.
-    pub logs: Option<Target>,
+    /// Log records; `None` where no setting asks for them.
+    pub logs: Option<LogSettings>,
 }
 
 /// How spans are made and sent.
@@ -72,14 +72,27 @@ pub struct MetricSettings {
     pub exponential: bool,
 }
 
+/// How log records are sent.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// Where to.
+    pub target: Target,
+    /// Records in one message.
+    pub batch: usize,
+    /// How long a record waits for others.
+    pub delay: Duration,
+    /// For one message, all attempts together.
+    pub timeout: Duration,
+}
+
 impl Settings {
-    /// Of this process.
+    /// Of this process; `log_records` says whether a setting asks for them.
     ///
     /// # Errors
     ///
     /// Every variable that cannot be used.
-    pub fn from_env() -> Result<Self, Problems> {
-        Self::read(&from_process)
+    pub fn from_env(log_records: bool) -> Result<Self, Problems> {
+        Self::read(&from_process, log_records)
     }
 
     /// From wherever; a test brings its own.
@@ -87,13 +100,14 @@ impl Settings {
     /// # Errors
     ///
     /// As [`Self::from_env`].
-    pub fn read(lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self, Problems> {
+    pub fn read(lookup: &dyn Fn(&str) -> Option<String>, log_records: bool) -> Result<Self, Problems> {
         let mut variables = Variables::new(lookup);
-        let disabled = variables.flag("OTEL_SDK_DISABLED");
+        let disabled = variables.flag(DISABLED);
         let resource = resource(&mut variables);
         let traces = traces(&mut variables).filter(|_| !disabled);
         let metrics = metrics(&mut variables).filter(|_| !disabled);
-        let logs = variables.target(Signal::Logs).filter(|_| !disabled);
+        // Nobody else has log records, so without the setting their variables say nothing.
+        let logs = if log_records { logs(&mut variables) } else { None };
         variables.finish(Self { resource, traces, metrics, logs })
     }
 }
@@ -154,11 +168,12 @@ fn sampling(variables: &mut Variables<'_>) -> Sampling {
     sampling
 }
 
+fn count(variables: &mut Variables<'_>, name: &str, default: usize) -> usize {
+    let read = |text: &str| text.parse().ok().filter(|count| (1..=1 << 20).contains(count));
+    variables.read(name, "a number from 1 to 1048576", read).unwrap_or(default)
+}
+
 fn batch(variables: &mut Variables<'_>) -> BatchSettings {
-    let count = |variables: &mut Variables<'_>, name: &str, default| {
-        let read = |text: &str| text.parse().ok().filter(|count| (1..=1 << 20).contains(count));
-        variables.read(name, "a number from 1 to 1048576", read).unwrap_or(default)
-    };
     let queue = count(variables, "OTEL_BSP_MAX_QUEUE_SIZE", 2048);
     let most = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE";
     let batch = count(variables, most, 512.min(queue));
@@ -207,14 +222,26 @@ fn metrics(variables: &mut Variables<'_>) -> Option<MetricSettings> {
     target.map(|target| MetricSettings { target, interval, timeout, exponential })
 }
 
+fn logs(variables: &mut Variables<'_>) -> Option<LogSettings> {
+    let target = variables.asked_target(Signal::Logs);
+    let batch = count(variables, "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", 512);
+    let delay = variables.milliseconds("OTEL_BLRP_SCHEDULE_DELAY").unwrap_or(Duration::from_secs(1));
+    let timeout = variables.milliseconds("OTEL_BLRP_EXPORT_TIMEOUT").unwrap_or(Duration::from_secs(30));
+    target.map(|target| LogSettings { target, batch, delay, timeout })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn read(set: &[(&str, &str)]) -> Result<Settings, Problems> {
-        Settings::read(&|name: &str| {
-            set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
-        })
+        read_for(false, set)
+    }
+
+    fn read_for(log_records: bool, set: &[(&str, &str)]) -> Result<Settings, Problems> {
+        let lookup =
+            |name: &str| set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        Settings::read(&lookup, log_records)
     }
 
     const ON: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:1");
@@ -224,9 +251,31 @@ mod tests {
         let nothing = read(&[]).unwrap();
         assert!(nothing.traces.is_none() && nothing.metrics.is_none() && nothing.logs.is_none());
         let all = read(&[ON]).unwrap();
-        assert!(all.traces.is_some() && all.metrics.is_some() && all.logs.is_some());
+        assert!(all.traces.is_some() && all.metrics.is_some() && all.logs.is_none());
         let off = read(&[ON, ("OTEL_SDK_DISABLED", "TRUE")]).unwrap();
         assert!(off.traces.is_none() && off.metrics.is_none() && off.logs.is_none());
+    }
+
+    #[test]
+    fn variables_of_log_records_matter_where_they_are_asked_for() {
+        let wrong = [
+            ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "http/json"),
+            ("OTEL_BLRP_SCHEDULE_DELAY", "1s"),
+            ("OTEL_LOGS_EXPORTER", "console"),
+        ];
+        assert!(read(&wrong).unwrap().logs.is_none());
+        let problems = read_for(true, &wrong).unwrap_err();
+        let named: Vec<&str> = problems.0.iter().map(|problem| problem.variable.as_str()).collect();
+        assert_eq!(
+            named,
+            ["OTEL_BLRP_SCHEDULE_DELAY", "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "OTEL_LOGS_EXPORTER"]
+        );
+        let set = [("OTEL_BLRP_SCHEDULE_DELAY", "20"), ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "7")];
+        let logs = read_for(true, &set).unwrap().logs.unwrap();
+        assert_eq!(
+            (logs.target.endpoint.as_str(), logs.batch, logs.delay, logs.timeout),
+            ("http://localhost:4317/", 7, Duration::from_millis(20), Duration::from_secs(30))
+        );
     }
 
     #[test]
