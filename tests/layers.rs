@@ -59,7 +59,7 @@ const TABLE: &[Row] = &[
     ),
     (4, "authorizer", &["model", "clock", "metrics", "agent", "policy", "snapshot", "cache"]),
     (5, "record", &["model", "clock", "metrics", "telemetry", "policy", "snapshot", "cache", "authorizer"]),
-    (5, "inject", &["readiness", "drain"]),
+    (5, "inject", &["readiness", "drain", "telemetry"]),
     (6, "proto", &[]),
     (
         6,

@@ -772,7 +772,13 @@ async fn no_question_makes_a_series() {
 #[test]
 fn no_name_escapes_its_module() {
     let mut names: Vec<&str> = names::metric::ALL.iter().map(|metric| metric.name).collect();
-    for list in [names::attribute::ALL, names::event::ALL, names::span::ALL, names::metadata::ALL] {
+    for list in [
+        names::attribute::ALL,
+        names::event::ALL,
+        names::span::ALL,
+        names::metadata::ALL,
+        names::injector::ALL,
+    ] {
         names.extend(list.iter().map(|(name, _)| *name));
     }
     let mut found = Vec::new();
@@ -797,7 +803,9 @@ fn no_name_escapes_its_module() {
                 let text = text.split("//").next().unwrap();
                 let whole = names.iter().any(|name| text.contains(&format!("\"{name}\"")));
                 let begins = ["\"postern.", "\"postern_", "\"gen_ai.", "\"rpc."].iter().any(|prefix| {
-                    text.match_indices(prefix).any(|(at, _)| !text[at..].starts_with("\"postern.v1"))
+                    text.match_indices(prefix).any(|(at, _)| {
+                        !["\"postern.v1", "\"postern.dev"].iter().any(|other| text[at..].starts_with(other))
+                    })
                 });
                 if whole || begins {
                     found.push(format!("{}:{line}: {}", entry.display(), text.trim()));

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::telemetry::names::injector;
+
 use super::review::Ending;
 
 /// The form of [`InjectorMetrics::encode`].
@@ -47,7 +49,7 @@ impl InjectorMetrics {
         let mut text = String::new();
         for (family, help, outcomes) in [
             (
-                "postern_injector_reviews",
+                injector::REVIEWS,
                 "Pods that were reviewed, by outcome",
                 &[
                     ("injected", &counters.injected),
@@ -58,7 +60,7 @@ impl InjectorMetrics {
                 ][..],
             ),
             (
-                "postern_injector_certificate_reloads",
+                injector::CERTIFICATE_RELOADS,
                 "Certificates that were read again, by outcome",
                 &[("taken", &counters.certificate_taken), ("refused", &counters.certificate_refused)],
             ),

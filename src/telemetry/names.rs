@@ -190,6 +190,16 @@ pub const INSTRUMENTATION: &str = "postern";
 /// What the scope of instrumentation of decision records is called.
 pub const RECORDS: &str = "postern.records";
 
+/// Metrics of the injector, a process of its own: families of counters, with what came of it as `outcome`.
+pub mod injector {
+    names! {
+        /// Pods that were reviewed.
+        REVIEWS = "postern_injector_reviews";
+        /// Certificates that were read again.
+        CERTIFICATE_RELOADS = "postern_injector_certificate_reloads";
+    }
+}
+
 /// Labels of metrics.
 pub mod label {
     names! {

@@ -46,6 +46,10 @@ IMAGE = os.environ.get("POSTERN_IMAGE")
 
 # Flags of `postern serve` that the charts do not offer, each with the reason.
 NOT_OFFERED = {
+    "tls-cert": "a sidecar is asked over its socket, and over TCP on loopback alone",
+    "tls-key": "as tls-cert",
+    "tls-client-ca": "as tls-cert",
+    "tls-allow-spiffe": "as tls-cert",
     "config": "every setting is a value of its own; a file would be a second place for the same",
 }
 
