@@ -10,6 +10,9 @@
 //! accounted for when it cannot, and that what was recorded can be asked again.
 
 mod common;
+#[path = "common/receiver.rs"]
+#[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
+mod receiver;
 #[allow(dead_code, reason = "the sidecar of this file records")]
 #[path = "wire/mod.rs"]
 mod wire;
@@ -23,10 +26,9 @@ use std::sync::{Arc, Mutex};
 
 use common::*;
 use jiff::Timestamp;
-use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
-use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
 use opentelemetry_proto::tonic::common::v1::any_value;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use opentelemetry_proto::tonic::trace::v1::Span;
 use postern::authorizer::{Authorizer, CacheSettings};
 use postern::cache::CachePolicy;
 use postern::clock::Clock;
@@ -44,14 +46,17 @@ use postern::server::limits::RequestLimit;
 use postern::server::status::PolicyFeed;
 use postern::snapshot::{PolicyWriter, cell};
 use postern::telemetry::names;
+use receiver::{Mood, Receiver};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::{Channel, Endpoint, Server};
-use tonic::{Request, Response, Status};
+use tonic::transport::{Channel, Endpoint, Identity};
+use tonic::{Request, Status};
 
 const WRITE: &str = "Microsoft.KeyVault/vaults/write";
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const SPAN: &str = "00f067aa0ba902b7";
 const CONTOSO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/contoso");
 
 // === helpers ===
@@ -198,8 +203,6 @@ fn policy_of(dir: &Path) -> Policy {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_field_of_every_outcome() {
-    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
-    const SPAN: &str = "00f067aa0ba902b7";
     let dir = tempfile::tempdir().unwrap();
     let (path, sink) = file(&dir);
     let mut sidecar = Sidecar::start(&["--records", &sink]).await;
@@ -704,67 +707,8 @@ async fn a_call_that_waits_for_room_holds_up_no_other() {
 /// So that nobody waits for a batch to fill.
 const SOON: (&str, &str) = ("OTEL_BLRP_SCHEDULE_DELAY", "10");
 
-/// The protocol's own service: counts what arrives, and refuses or hangs as the test wants.
-#[derive(Clone)]
-struct Receiver {
-    records: Arc<Mutex<Vec<LogRecord>>>,
-    mode: watch::Sender<Mode>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Mode {
-    Take,
-    Refuse,
-    Hang,
-}
-
-#[tonic::async_trait]
-impl LogsService for Receiver {
-    async fn export(
-        &self,
-        request: Request<ExportLogsServiceRequest>,
-    ) -> Result<Response<ExportLogsServiceResponse>, Status> {
-        let mut mode = self.mode.subscribe();
-        mode.wait_for(|mode| *mode != Mode::Hang).await.unwrap();
-        if *mode.borrow() == Mode::Refuse {
-            return Err(Status::permission_denied("no"));
-        }
-        self.take(request.into_inner());
-        Ok(Response::new(ExportLogsServiceResponse::default()))
-    }
-}
-
-impl Receiver {
-    fn new() -> Self {
-        Self { records: Arc::default(), mode: watch::channel(Mode::Take).0 }
-    }
-
-    fn take(&self, request: ExportLogsServiceRequest) {
-        let scopes = request.resource_logs.into_iter().flat_map(|one| {
-            let resource = one.resource.unwrap();
-            let named = resource.attributes.iter().find(|attribute| attribute.key == "service.name");
-            assert!(matches!(
-                &named.unwrap().value.as_ref().unwrap().value,
-                Some(any_value::Value::StringValue(name)) if name == "postern"
-            ));
-            one.scope_logs
-        });
-        self.records.lock().unwrap().extend(scopes.flat_map(|scope| scope.log_records));
-    }
-
-    async fn start(&self, at: &str) -> (SocketAddr, tokio::task::JoinHandle<()>) {
-        let listener = tokio::net::TcpListener::bind(at).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let service = LogsServiceServer::new(self.clone());
-        let serving =
-            Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener));
-        let task = tokio::spawn(async move { serving.await.unwrap() });
-        (address, task)
-    }
-
-    fn count(&self) -> u64 {
-        self.records.lock().unwrap().len() as u64
-    }
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn body(record: &LogRecord) -> Value {
@@ -786,10 +730,7 @@ fn attributes(record: &LogRecord) -> BTreeMap<String, String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_arrive_over_otlp_also_of_traces_that_are_not_sampled() {
-    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
-    const SPAN: &str = "00f067aa0ba902b7";
-    let receiver = Receiver::new();
-    let (address, _task) = receiver.start("127.0.0.1:0").await;
+    let (receiver, address) = Receiver::grpc().await;
     let dir = policy();
     let endpoint = format!("http://{address}");
     let variables = [("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", endpoint.as_str())];
@@ -804,9 +745,10 @@ async fn records_arrive_over_otlp_also_of_traces_that_are_not_sampled() {
     // What waits is sent on the way out.
     process.signal("TERM");
     assert_eq!(process.exit().await.code(), Some(0), "{}", process.log());
-    let records = receiver.records.lock().unwrap().clone();
+    let records = receiver.records();
     assert_eq!(records.len(), 2);
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert_eq!(receiver.resource_of_records("service.name").as_deref(), Some("postern"));
+    assert!(receiver.resource_of_records("service.instance.id").is_some());
     assert_eq!((hex(&records[0].trace_id).as_str(), hex(&records[0].span_id).as_str()), (TRACE, SPAN));
     assert_eq!((records[0].event_name.as_str(), records[0].flags), ("postern.decision", 0));
     assert!(records[1].trace_id.is_empty());
@@ -833,7 +775,6 @@ async fn records_arrive_over_otlp_also_of_traces_that_are_not_sampled() {
 /// Down, refusing, slow, back: checks are answered all the while, and in the end every one is accounted for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receiver_in_any_state_costs_no_check() {
-    let receiver = Receiver::new();
     // A port that is free, and where nobody listens yet.
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let dir = policy();
@@ -873,7 +814,7 @@ async fn a_receiver_in_any_state_costs_no_check() {
     })
     .await;
     // Back.
-    let (_, _task) = receiver.start(&address.to_string()).await;
+    let (receiver, _) = Receiver::grpc_on(address, None).await;
     let before = total;
     let start = std::time::Instant::now();
     while accounts().await.2 == 0 {
@@ -881,54 +822,40 @@ async fn a_receiver_in_any_state_costs_no_check() {
         assert!(start.elapsed() < DEADLINE, "nothing arrives");
     }
     // Refusing.
-    receiver.mode.send_replace(Mode::Refuse);
+    receiver.set(Mood::Refuse);
     let lost = accounts().await.0;
     let total = check(10).await;
     assert!(total > before);
     eventually("refused ones are lost", async || accounts().await.0 > lost).await;
     assert!(sum(&metrics(admin), "postern_records_lost_total", &[("reason", "otlp_refused")]) > 0);
     // Slow.
-    receiver.mode.send_replace(Mode::Hang);
+    receiver.set(Mood::Stall);
     let full = accounts().await.1;
     let total = check(200).await;
     assert!(accounts().await.1 > full, "the queue is full, and checks are answered");
-    receiver.mode.send_replace(Mode::Take);
+    receiver.set(Mood::Take);
     eventually("all is accounted for", async || {
         let (otlp, full, written, depth) = accounts().await;
         depth == 0 && otlp + full + written == total
     })
     .await;
     // One that timed out may have arrived all the same.
-    assert!(receiver.count() >= accounts().await.2);
+    assert!(receiver.records().len() as u64 >= accounts().await.2);
     process.signal("TERM");
     assert_eq!(process.exit().await.code(), Some(0), "{}", process.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_arrive_over_http_and_a_slow_receiver_does_not_hold_the_file() {
-    use axum::body::Bytes;
-    use axum::routing::post;
-    use prost::Message;
-
-    let receiver = Receiver::new();
-    receiver.mode.send_replace(Mode::Hang);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let taking = receiver.clone();
-    let router = axum::Router::new().route(
-        "/v1/logs",
-        post(async move |body: Bytes| {
-            taking.mode.subscribe().wait_for(|mode| *mode == Mode::Take).await.unwrap();
-            taking.take(ExportLogsServiceRequest::decode(body).unwrap());
-        }),
-    );
-    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let (receiver, address) = Receiver::http().await;
+    receiver.set(Mood::Stall);
     let out = tempfile::tempdir().unwrap();
     let (path, sink) = file(&out);
     let dir = policy();
     let variables = [
-        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", &*format!("{endpoint}/v1/logs")),
+        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", &*format!("http://{address}/v1/logs")),
         ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "gzip"),
         SOON,
     ];
     let arguments = ["--records", &format!("{sink},otlp"), "--records-queue", "10"];
@@ -945,16 +872,184 @@ async fn records_arrive_over_http_and_a_slow_receiver_does_not_hold_the_file() {
     }
     let lost = sum(&metrics(admin), "postern_records_lost_total", &[("reason", "otlp")]);
     assert!(lost > 0, "beside the file, what does not fit is lost to the receiver alone");
-    receiver.mode.send_replace(Mode::Take);
+    receiver.set(Mood::Take);
     eventually("the rest", async || {
         let lost = sum(&http(admin, "/metrics").await.1, "postern_records_lost_total", &[("reason", "otlp")]);
         written("otlp").await + lost == 40
     })
     .await;
     let arrived = written("otlp").await;
-    assert_eq!((receiver.count(), records(&path).len()), (arrived, 40));
+    assert_eq!((receiver.records().len() as u64, records(&path).len()), (arrived, 40));
     process.signal("TERM");
     assert_eq!(process.exit().await.code(), Some(0), "{}", process.log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_receiver_rejects_of_a_message_is_lost_and_counted() {
+    let (receiver, address) = Receiver::grpc().await;
+    receiver.set(Mood::TakeLess);
+    let dir = policy();
+    // A message goes when it has four records, and not before.
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", &*format!("http://{address}")),
+        ("OTEL_BLRP_SCHEDULE_DELAY", "600000"),
+        ("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "4"),
+    ];
+    let mut process = Process::start(dir.path(), &["--records", "otlp"], &variables);
+    process.ready().await;
+    let client = AuthorizationServiceClient::new(connect_tcp(process.tcp).await);
+    let check = async |principal: &str, count: usize| {
+        for _ in 0..count {
+            client.clone().check(request(principal, READ, &vault("app"))).await.unwrap();
+        }
+    };
+    let admin = process.admin;
+    // Taken; lost as allowed, as not allowed, and as one of both.
+    let accounts = async || {
+        let text = http(admin, "/metrics").await.1;
+        let lost = |outcome| {
+            let labels = [("reason", "otlp_refused"), ("outcome", outcome), ("kind", "decision")];
+            sum(&text, "postern_records_lost_total", &labels)
+        };
+        let written = sum(&text, "postern_records_written_total", &[("sink", "otlp")]);
+        [written, lost("Allowed"), lost("NotAllowed"), lost("Unknown")]
+    };
+    check(ALICE, 4).await;
+    eventually("one of one kind is lost", async || accounts().await == [3, 1, 0, 0]).await;
+    // The receiver says how many, not which.
+    check(ALICE, 2).await;
+    check(BOB, 2).await;
+    eventually("one of two kinds is lost", async || accounts().await == [6, 1, 0, 1]).await;
+    receiver.set(Mood::Refuse);
+    check(ALICE, 1).await;
+    check(BOB, 3).await;
+    eventually("all are lost", async || accounts().await == [6, 2, 3, 1]).await;
+    assert_eq!((receiver.records().len(), receiver.messages()), (6, 3));
+    let text = metrics(admin);
+    assert_eq!(reasons(&text), ["otlp_refused"]);
+    assert_eq!(sum(&text, "postern_record_queue_depth", &[]), 0);
+    process.signal("TERM");
+    assert_eq!(process.exit().await.code(), Some(0));
+    let log = process.log();
+    for told in ["the receiver refuses records", "one too many", "records cannot be sent and are lost"] {
+        assert!(log.contains(told), "{told}: {log}");
+    }
+}
+
+/// Traces and records on, one receiver: what is sampled out has a record all the same, in the caller's trace.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_is_in_the_trace_of_its_call_whatever_is_sampled() {
+    let (receiver, address) = Receiver::grpc().await;
+    let dir = policy();
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", &*format!("http://{address}")),
+        ("OTEL_BSP_SCHEDULE_DELAY", "10"),
+        SOON,
+    ];
+    let arguments = ["--records", "otlp", "--trace-keep", "denied"];
+    let process = Process::start(dir.path(), &arguments, &variables);
+    process.ready().await;
+    let mut client = AuthorizationServiceClient::new(connect_tcp(process.tcp).await);
+    for (id, flag, action, group) in [
+        ("sampled", "01", READ, "app"),
+        ("sampled-out", "00", READ, "app"),
+        ("kept-by-a-rule", "00", DELETE, "locked"),
+    ] {
+        let mut asked = request(ALICE, action, &vault(group));
+        asked.request_id = id.into();
+        let mut asked = Request::new(asked);
+        asked.metadata_mut().insert("traceparent", format!("00-{TRACE}-{SPAN}-{flag}").parse().unwrap());
+        client.check(asked).await.unwrap();
+    }
+    let record = |id: &str| receiver.records().into_iter().find(|record| body(record)["request_id"] == id);
+    let span = |id: &str| {
+        let named = |span: &Span| receiver::attribute(span, "postern.request_id").as_deref() == Some(id);
+        receiver.spans().into_iter().find(named)
+    };
+    eventually("all records and both spans", async || {
+        let spans = span("sampled").is_some() && span("kept-by-a-rule").is_some();
+        spans && receiver.records().len() == 3
+    })
+    .await;
+    for id in ["sampled", "kept-by-a-rule"] {
+        let (record, span) = (record(id).unwrap(), span(id).unwrap());
+        assert_eq!((hex(&span.trace_id).as_str(), hex(&span.parent_span_id).as_str()), (TRACE, SPAN));
+        assert_eq!((&record.trace_id, &record.span_id, record.flags), (&span.trace_id, &span.span_id, 1));
+        let said = body(&record);
+        assert_eq!((&said["trace_id"], &said["span_id"]), (&json!(TRACE), &json!(hex(&span.span_id))));
+    }
+    let out = record("sampled-out").unwrap();
+    assert_eq!((hex(&out.trace_id).as_str(), hex(&out.span_id).as_str(), out.flags), (TRACE, SPAN, 0));
+    // Spans leave in the order of their calls: the one of the last call is there, so this one was not made.
+    assert!(span("sampled-out").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_go_over_tls_only_to_whom_the_authority_vouches_for() {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
+    let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let identity = Identity::from_pem(&certificate, &key);
+    let dir = policy();
+    let files = tempfile::tempdir().unwrap();
+    let authority = files.path().join("ca.pem");
+    std::fs::write(&authority, &certificate).unwrap();
+    for protocol in ["grpc", "http/protobuf"] {
+        let (receiver, address) = match protocol {
+            "grpc" => Receiver::grpc_on("127.0.0.1:0".parse().unwrap(), Some(identity.clone())).await,
+            _ => Receiver::http_with(Some(identity.clone())).await,
+        };
+        let endpoint = format!("https://localhost:{}", address.port());
+        let sending = async |variables: &[(&str, &str)]| {
+            let all = [
+                ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
+                ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+                ("OTEL_TRACES_EXPORTER", "none"),
+                ("OTEL_METRICS_EXPORTER", "none"),
+                ("OTEL_BLRP_EXPORT_TIMEOUT", "300"),
+                SOON,
+            ];
+            let process = Process::start(dir.path(), &["--records", "otlp"], &[&all, variables].concat());
+            process.ready().await;
+            let mut client = AuthorizationServiceClient::new(connect_tcp(process.tcp).await);
+            client.check(request(ALICE, READ, &vault("app"))).await.unwrap();
+            process
+        };
+        let stranger = sending(&[]).await;
+        let admin = stranger.admin;
+        eventually("it is lost", async || {
+            sum(&http(admin, "/metrics").await.1, "postern_records_lost_total", &[("reason", "otlp")]) == 1
+        })
+        .await;
+        assert!(receiver.records().is_empty());
+        let variables = [
+            ("OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE", authority.to_str().unwrap()),
+            ("OTEL_BLRP_EXPORT_TIMEOUT", "20000"),
+        ];
+        let _trusting = sending(&variables).await;
+        eventually(protocol, async || receiver.records().len() == 1).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn variables_of_log_records_end_the_start_only_where_records_need_them() {
+    let dir = policy();
+    let wrong = [
+        ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "http/json"),
+        ("OTEL_BLRP_SCHEDULE_DELAY", "soon"),
+        ("OTEL_LOGS_EXPORTER", "none"),
+    ];
+    let output = postern()
+        .args(["serve", "--tcp", "127.0.0.1:0", "--admin", "off", "--records", "stdout,otlp", "--policy"])
+        .arg(dir.path())
+        .envs(wrong)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    for (name, value) in wrong {
+        assert!(said.contains(&format!("`{name}` is `{value}`")), "{name}: {said}");
+    }
+    Process::start(dir.path(), &["--records", "stdout"], &wrong).ready().await;
 }
 
 // === replay ===

@@ -224,8 +224,15 @@ impl Tally {
             return;
         }
         self.told.store(now, Ordering::Relaxed);
-        let records = self.untold.swap(0, Ordering::Relaxed);
-        tracing::warn!(records, "records were lost; the metric postern_records_lost_total says why");
+        self.tell_all();
         self.telling.store(false, Ordering::Relaxed);
+    }
+
+    /// Tells the log of all losses that it has not heard of.
+    pub(super) fn tell_all(&self) {
+        let records = self.untold.swap(0, Ordering::Relaxed);
+        if records > 0 {
+            tracing::warn!(records, "records were lost; the metric postern_records_lost_total says why");
+        }
     }
 }

@@ -3,8 +3,8 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::metrics::RecordMetrics;
@@ -36,6 +36,9 @@ const BEHIND_CHECKS: i32 = 5;
 pub struct Records {
     recorder: Recorder,
     backlog: Option<Arc<Backlog>>,
+    in_hand: Arc<InHand>,
+    /// Why each of the sinks loses what it does not take, in the order of writing.
+    sinks: Vec<Loss>,
     /// Closed when the last thread has ended.
     ended: mpsc::Receiver<()>,
 }
@@ -68,12 +71,26 @@ struct Writer {
     file: Option<Watched<LineFile>>,
     otlp: Option<Arc<Backlog>>,
     lines: Lines,
+    logs: Vec<Log>,
+    /// What the lines are.
+    hand: Hand,
+    in_hand: Arc<InHand>,
+}
+
+/// What is being given to the sinks. Whoever takes it from here counts it: the writer, or the end when a sink hangs.
+#[derive(Debug, Default)]
+struct InHand(Mutex<Option<Hand>>);
+
+/// Records that go to the sinks together.
+#[derive(Debug, Default)]
+struct Hand {
     /// What each line tells of.
     told: Vec<(Kind, Outcome)>,
-    logs: Vec<Log>,
-    /// What is released when the lines are written.
+    /// What is released when all sinks have had them.
     records: i64,
     bytes: i64,
+    /// Sinks that have had them, in the order of writing.
+    done: usize,
 }
 
 /// A sink whose failures are told when they begin and end.
@@ -120,6 +137,13 @@ impl Records {
         }
         let (alive, ended) = mpsc::channel::<()>();
         let alone = stream.is_none() && file.is_none();
+        let in_hand = Arc::new(InHand::default());
+        let sinks = [
+            stream.is_some().then_some(Loss::Stdout),
+            file.is_some().then_some(Loss::File),
+            exporter.is_some().then_some(Loss::Otlp),
+        ];
+        let sinks = sinks.into_iter().flatten().collect();
         let backlog = exporter.is_some().then(|| Arc::new(Backlog::new(alone)));
         let writer = Writer {
             recorder: recorder.clone(),
@@ -130,10 +154,9 @@ impl Records {
             file,
             otlp: backlog.clone(),
             lines: Lines::default(),
-            told: Vec::new(),
             logs: Vec::new(),
-            records: 0,
-            bytes: 0,
+            hand: Hand::default(),
+            in_hand: Arc::clone(&in_hand),
         };
         let own = alive.clone();
         spawn("postern-records", move || {
@@ -147,7 +170,7 @@ impl Records {
                 exporter.run(&backlog, &recorder.0);
             })?;
         }
-        Ok(Self { recorder, backlog, ended })
+        Ok(Self { recorder, backlog, in_hand, sinks, ended })
     }
 
     /// Where calls leave their records.
@@ -174,9 +197,11 @@ impl Records {
         while let Some(entry) = queue.pop() {
             queue.shed(&entry, Loss::Shutdown);
         }
+        self.in_hand.abandon(queue, &self.sinks);
         if let Some(backlog) = &self.backlog {
             backlog.abandon(queue);
         }
+        queue.tally.tell_all();
         let (written, lost) = queue.tally.totals();
         tracing::info!(written, lost, "records ended");
     }
@@ -253,11 +278,11 @@ impl Writer {
                 self.compare(queue, &entry, item);
             }
         }
-        self.records = self.records.saturating_add(signed(entry.items.len()));
-        self.bytes = self.bytes.saturating_add(signed(entry.bytes));
+        self.hand.records = self.hand.records.saturating_add(signed(entry.items.len()));
+        self.hand.bytes = self.hand.bytes.saturating_add(signed(entry.bytes));
         // The policy that decided is let go here.
         drop(entry);
-        if self.told.len() >= MOST_LINES || self.lines.text.len() >= MOST_BYTES {
+        if self.hand.told.len() >= MOST_LINES || self.lines.text.len() >= MOST_BYTES {
             self.flush(queue);
         }
     }
@@ -303,43 +328,79 @@ impl Writer {
             self.logs.push(Log::new(shown, entry, item, kind, text));
         }
         self.lines.ends.push(self.lines.text.len());
-        self.told.push((kind, Outcome::of(&item.outcome)));
+        self.hand.told.push((kind, Outcome::of(&item.outcome)));
     }
 
     fn flush(&mut self, queue: &Queue) {
-        if self.records == 0 {
+        if self.hand.records == 0 {
             return;
         }
+        self.in_hand.put(std::mem::take(&mut self.hand));
         if let Some(stream) = &mut self.stream {
             let (taken, outcome) = stream.sink.write(&self.lines);
             stream.tell("standard output", outcome);
-            count(queue, &self.told, taken, sink_index(&SinkSettings::Stdout), Loss::Stdout);
+            self.in_hand.count(queue, taken, (STDOUT, Loss::Stdout));
         }
         if let Some(file) = &mut self.file {
             let (taken, outcome) = file.sink.write(&self.lines);
             file.tell("the file", outcome);
-            count(queue, &self.told, taken, FILE, Loss::File);
+            self.in_hand.count(queue, taken, (FILE, Loss::File));
         }
-        if let Some(backlog) = &self.otlp {
-            backlog.extend(queue, &mut self.logs);
+        // Still locked, so that the end finds them here or in the backlog.
+        let mut held = self.in_hand.lock();
+        if let Some(mut hand) = held.take() {
+            if let Some(backlog) = &self.otlp {
+                backlog.extend(queue, &mut self.logs);
+            }
+            queue.release(hand.records, hand.bytes);
+            hand.told.clear();
+            self.hand = Hand { told: hand.told, ..Hand::default() };
         }
-        queue.release(std::mem::take(&mut self.records), std::mem::take(&mut self.bytes));
+        drop(held);
         self.lines.clear();
-        self.told.clear();
+        self.logs.clear();
     }
 }
 
 /// What sending the last records may take; the shutdown waits for less.
 const LAST_EXPORTS: Duration = Duration::from_secs(60);
+const STDOUT: usize = sink_index(&SinkSettings::Stdout);
 const FILE: usize = 1;
 
-/// Lines that a sink has taken are written, the others lost.
-fn count(queue: &Queue, told: &[(Kind, Outcome)], taken: usize, sink: usize, loss: Loss) {
-    for (position, (kind, outcome)) in told.iter().enumerate() {
-        if position < taken {
-            queue.tally.written(sink, *kind);
-        } else {
-            queue.tally.lost(*kind, loss, *outcome);
+// === impl InHand ===
+
+impl InHand {
+    fn lock(&self) -> MutexGuard<'_, Option<Hand>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, hand: Hand) {
+        *self.lock() = Some(hand);
+    }
+
+    /// Lines that a sink has taken are written, the others lost.
+    fn count(&self, queue: &Queue, taken: usize, (sink, loss): (usize, Loss)) {
+        let mut held = self.lock();
+        let Some(hand) = &mut *held else { return };
+        hand.done = hand.done.saturating_add(1);
+        for (position, (kind, outcome)) in hand.told.iter().enumerate() {
+            if position < taken {
+                queue.tally.written(sink, *kind);
+            } else {
+                queue.tally.lost(*kind, loss, *outcome);
+            }
+        }
+    }
+
+    /// Counts what is left as lost.
+    fn abandon(&self, queue: &Queue, sinks: &[Loss]) {
+        let Some(hand) = self.lock().take() else { return };
+        queue.release(hand.records, hand.bytes);
+        // Where a sink has had them, it is the loss of those that have not.
+        let left = sinks.get(hand.done..).unwrap_or_default();
+        let losses = if hand.done == 0 { &[Loss::Shutdown] } else { left };
+        for (kind, outcome) in &hand.told {
+            losses.iter().for_each(|loss| queue.tally.lost(*kind, *loss, *outcome));
         }
     }
 }

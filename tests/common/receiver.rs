@@ -1,4 +1,4 @@
-//! A receiver of OTLP: the services of the protocol over gRPC, in clear text or TLS, or POSTs of HTTP, and what a
+//! A receiver of OTLP: the services of the protocol over gRPC or POSTs of HTTP, in clear text or TLS, and what a
 //! receiver can do to its senders: take, take in part, refuse, be unavailable, or not answer for a while.
 
 use std::io::Read;
@@ -11,6 +11,10 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
+use opentelemetry_proto::tonic::collector::logs::v1::{
+    ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
     MetricsService, MetricsServiceServer,
 };
@@ -24,6 +28,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::Event;
@@ -31,6 +36,7 @@ use prost::Message;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::codec::CompressionEncoding;
+use tonic::service::Routes;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
@@ -38,7 +44,7 @@ use tonic::{Request, Response, Status};
 pub enum Mood {
     #[default]
     Take,
-    /// One span of each message is refused.
+    /// One span or record of each message is refused.
     TakeLess,
     Refuse,
     Unavailable,
@@ -53,6 +59,7 @@ struct Inner {
     mood: Mood,
     traces: Vec<ExportTraceServiceRequest>,
     metrics: Vec<ExportMetricsServiceRequest>,
+    logs: Vec<ExportLogsServiceRequest>,
     headers: Vec<(String, String)>,
     messages: usize,
 }
@@ -69,25 +76,28 @@ impl Receiver {
         let address = listener.local_addr().unwrap();
         let traces = TraceServiceServer::new(receiver.clone()).accept_compressed(CompressionEncoding::Gzip);
         let metrics = MetricsServiceServer::new(receiver.clone());
-        let mut server = Server::builder();
-        if let Some(identity) = tls {
-            server = server.tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
-        }
-        let router = server.add_service(traces).add_service(metrics);
+        let logs = LogsServiceServer::new(receiver.clone()).accept_compressed(CompressionEncoding::Gzip);
+        let router = server(tls).add_service(traces).add_service(metrics).add_service(logs);
         tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
         (receiver, address)
     }
 
     /// Over HTTP.
     pub async fn http() -> (Self, SocketAddr) {
+        Self::http_with(None).await
+    }
+
+    pub async fn http_with(tls: Option<Identity>) -> (Self, SocketAddr) {
         let receiver = Self::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new()
             .route("/v1/traces", post(http_traces))
             .route("/v1/metrics", post(http_metrics))
+            .route("/v1/logs", post(http_logs))
             .with_state(receiver.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
+        let router = server(tls).accept_http1(true).add_routes(Routes::from(router));
+        tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
         (receiver, address)
     }
 
@@ -100,6 +110,20 @@ impl Receiver {
         let inner = self.0.lock().unwrap();
         let resources = inner.traces.iter().flat_map(|export| &export.resource_spans);
         resources.flat_map(|one| &one.scope_spans).flat_map(|scope| scope.spans.clone()).collect()
+    }
+
+    /// All log records in the order of their arrival.
+    pub fn records(&self) -> Vec<LogRecord> {
+        let inner = self.0.lock().unwrap();
+        let resources = inner.logs.iter().flat_map(|export| &export.resource_logs);
+        resources.flat_map(|one| &one.scope_logs).flat_map(|scope| scope.log_records.clone()).collect()
+    }
+
+    /// What the sender of log records says of itself.
+    pub fn resource_of_records(&self, key: &str) -> Option<String> {
+        let inner = self.0.lock().unwrap();
+        let resource = inner.logs.first()?.resource_logs.first()?.resource.clone()?;
+        value(&resource.attributes, key)
     }
 
     pub fn resource(&self, key: &str) -> Option<String> {
@@ -119,7 +143,7 @@ impl Receiver {
         self.0.lock().unwrap().metrics.len()
     }
 
-    /// Messages of spans that came, whatever became of them.
+    /// Messages of spans and of records that came, whatever became of them.
     pub fn messages(&self) -> usize {
         self.0.lock().unwrap().messages
     }
@@ -141,25 +165,52 @@ impl Receiver {
         );
     }
 
-    /// What becomes of a message of spans; the number of those that are refused.
-    async fn traces(&self, request: ExportTraceServiceRequest) -> Result<i64, Mood> {
+    /// Whether a message of spans or records is taken whole.
+    async fn judge(&self) -> Result<bool, Mood> {
         while self.mood() == Mood::Stall {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         match self.mood() {
-            Mood::Take | Mood::Stall => {
-                self.0.lock().unwrap().traces.push(request);
-                Ok(0)
-            }
-            Mood::TakeLess => {
-                let mut request = request;
-                request.resource_spans[0].scope_spans[0].spans.pop();
-                self.0.lock().unwrap().traces.push(request);
-                Ok(1)
-            }
+            Mood::Take | Mood::Stall => Ok(true),
+            Mood::TakeLess => Ok(false),
             mood => Err(mood),
         }
     }
+
+    /// What becomes of a message of spans; the number of those that are refused.
+    async fn traces(&self, mut request: ExportTraceServiceRequest) -> Result<i64, Mood> {
+        let whole = self.judge().await?;
+        if !whole {
+            request.resource_spans[0].scope_spans[0].spans.pop();
+        }
+        self.0.lock().unwrap().traces.push(request);
+        Ok(i64::from(!whole))
+    }
+
+    /// The same of log records.
+    async fn logs(&self, mut request: ExportLogsServiceRequest) -> Result<i64, Mood> {
+        let whole = self.judge().await?;
+        if !whole {
+            request.resource_logs[0].scope_logs[0].log_records.pop();
+        }
+        self.0.lock().unwrap().logs.push(request);
+        Ok(i64::from(!whole))
+    }
+}
+
+fn server(tls: Option<Identity>) -> Server {
+    match tls {
+        Some(identity) => Server::builder().tls_config(ServerTlsConfig::new().identity(identity)).unwrap(),
+        None => Server::builder(),
+    }
+}
+
+fn refusal(mood: Mood) -> Status {
+    if mood == Mood::Unavailable { Status::unavailable("later") } else { Status::invalid_argument("no") }
+}
+
+fn http_refusal(mood: Mood) -> StatusCode {
+    if mood == Mood::Unavailable { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_REQUEST }
 }
 
 fn reply(rejected: i64) -> ExportTraceServiceResponse {
@@ -170,6 +221,14 @@ fn reply(rejected: i64) -> ExportTraceServiceResponse {
     ExportTraceServiceResponse { partial_success }
 }
 
+fn reply_to_logs(rejected: i64) -> ExportLogsServiceResponse {
+    let partial_success = (rejected > 0).then(|| ExportLogsPartialSuccess {
+        rejected_log_records: rejected,
+        error_message: "one too many".into(),
+    });
+    ExportLogsServiceResponse { partial_success }
+}
+
 #[tonic::async_trait]
 impl TraceService for Receiver {
     async fn export(
@@ -177,11 +236,20 @@ impl TraceService for Receiver {
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         self.note(request.metadata().as_ref().iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
-        match self.traces(request.into_inner()).await {
-            Ok(rejected) => Ok(Response::new(reply(rejected))),
-            Err(Mood::Unavailable) => Err(Status::unavailable("later")),
-            Err(_) => Err(Status::invalid_argument("no")),
-        }
+        let rejected = self.traces(request.into_inner()).await.map_err(refusal)?;
+        Ok(Response::new(reply(rejected)))
+    }
+}
+
+#[tonic::async_trait]
+impl LogsService for Receiver {
+    async fn export(
+        &self,
+        request: Request<ExportLogsServiceRequest>,
+    ) -> Result<Response<ExportLogsServiceResponse>, Status> {
+        self.note(request.metadata().as_ref().iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+        let rejected = self.logs(request.into_inner()).await.map_err(refusal)?;
+        Ok(Response::new(reply_to_logs(rejected)))
     }
 }
 
@@ -202,11 +270,18 @@ async fn http_traces(
     body: Bytes,
 ) -> Result<Vec<u8>, StatusCode> {
     receiver.note(headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
-    match receiver.traces(unpacked(&headers, &body)).await {
-        Ok(rejected) => Ok(reply(rejected).encode_to_vec()),
-        Err(Mood::Unavailable) => Err(StatusCode::SERVICE_UNAVAILABLE),
-        Err(_) => Err(StatusCode::BAD_REQUEST),
-    }
+    let rejected = receiver.traces(unpacked(&headers, &body)).await.map_err(http_refusal)?;
+    Ok(reply(rejected).encode_to_vec())
+}
+
+async fn http_logs(
+    State(receiver): State<Receiver>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Vec<u8>, StatusCode> {
+    receiver.note(headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
+    let rejected = receiver.logs(unpacked(&headers, &body)).await.map_err(http_refusal)?;
+    Ok(reply_to_logs(rejected).encode_to_vec())
 }
 
 async fn http_metrics(State(receiver): State<Receiver>, headers: HeaderMap, body: Bytes) -> Vec<u8> {
