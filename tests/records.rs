@@ -45,6 +45,7 @@ use postern::server::health::Health;
 use postern::server::limits::RequestLimit;
 use postern::server::status::PolicyFeed;
 use postern::snapshot::{PolicyWriter, cell};
+use postern::source::activate::Activator;
 use postern::telemetry::names;
 use receiver::{Mood, Receiver};
 use serde_json::{Value, json};
@@ -577,7 +578,17 @@ impl Pipe {
         Self { _dir: dir, path, open }
     }
 
-    /// Reads until so many lines are there.
+    /// One that is full before anybody writes: the writer hangs at its first record.
+    async fn full() -> Self {
+        let pipe = Self::new();
+        let filler = tokio::net::unix::pipe::OpenOptions::new().open_sender(&pipe.path).unwrap();
+        // Before it is known that it takes something, it would say that it takes nothing.
+        filler.writable().await.unwrap();
+        while filler.try_write(&[b'\n'; 4096]).is_ok() {}
+        pipe
+    }
+
+    /// Reads for ever, into what it gives.
     fn read(&self) -> Arc<Mutex<Vec<u8>>> {
         let mut from = self.open.try_clone().unwrap();
         let bytes = Arc::new(Mutex::new(Vec::new()));
@@ -700,6 +711,197 @@ async fn a_call_that_waits_for_room_holds_up_no_other() {
     })
     .await;
     let _kept_until_here = pipe.read();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_whose_records_are_pushed_out_is_not_freed_by_a_call() {
+    let pipe = Pipe::full().await;
+    let policy = policy();
+    let sink = format!("file:{}", pipe.path.display());
+    let arguments = ["--records", &sink, "--records-queue", "4", "--records-when-full", "drop-oldest"];
+    let mut point = Point::start(Some(settings(&arguments)), None).await;
+    // Replaced policies are retired on a runtime that stands still until the test lets it run.
+    let beside = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut activator = Activator {
+        writer: std::mem::replace(&mut point.writer, cell().0),
+        clock: point.clock.clone(),
+        readiness: Readiness::new(),
+        waiting: None,
+        metrics: point.metrics.policy(),
+        activated: watch::channel(0).0,
+    };
+    let mut activate = || {
+        let _beside = beside.enter();
+        Arc::downgrade(&activator.activate(policy_of(policy.path()), None))
+    };
+    let check = async |count: usize| {
+        for _ in 0..count {
+            point.check(request(ALICE, READ, &vault("app"))).await.unwrap();
+        }
+    };
+    // Once the writer hangs in the pipe, records wait, and hold their policy.
+    let mut old = activate();
+    let start = std::time::Instant::now();
+    while {
+        check(6).await;
+        old.strong_count() == 1
+    } {
+        assert!(start.elapsed() < DEADLINE, "the writer does not hang");
+        old = activate();
+    }
+    activate();
+    check(6).await;
+    // Its last record was pushed out by a call, and whoever replaced it has it still.
+    eventually("nobody else holds it", async || old.strong_count() == 1).await;
+    let freed = old.clone();
+    std::thread::spawn(move || {
+        beside.block_on(eventually("it is freed", async || freed.strong_count() == 0));
+    })
+    .join()
+    .unwrap();
+    assert_eq!(old.strong_count(), 0);
+}
+
+// === the end ===
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sink_that_hangs_does_not_hold_the_end_and_its_losses_are_counted() {
+    const CHECKS: u64 = 20;
+    let policy = policy();
+    // In the test's own process, where the metrics can be read afterwards.
+    let pipe = Pipe::full().await;
+    let sink = format!("file:{}", pipe.path.display());
+    let mut point = Point::start(Some(settings(&["--records", &sink])), policy_of(policy.path())).await;
+    for number in 0..CHECKS {
+        let (principal, action, group) =
+            if number % 2 == 0 { (ALICE, READ, "app") } else { (ALICE, DELETE, "locked") };
+        point.check(request(principal, action, &vault(group))).await.unwrap();
+    }
+    let ending = point.records.take().unwrap();
+    let within = std::time::Duration::from_millis(100);
+    tokio::task::spawn_blocking(move || ending.shutdown(within)).await.unwrap();
+    assert_eq!(point.accounts(), (CHECKS, 0, 0));
+    let numbers = point.metrics();
+    assert_eq!(reasons(&numbers), ["shutdown"]);
+    for outcome in ["Allowed", "Denied"] {
+        let labels = [("reason", "shutdown"), ("outcome", outcome)];
+        assert_eq!(sum(&numbers, "postern_records_lost_total", &labels), CHECKS / 2);
+    }
+    // What the sink takes after all is not counted a second time.
+    let bytes = pipe.read();
+    eventually("the writer goes on", async || bytes.lock().unwrap().contains(&b'{')).await;
+    assert_eq!(point.accounts(), (CHECKS, 0, 0));
+
+    // Whole processes: a pipe, standard output that nobody reads, a receiver that does not answer.
+    let pipe = Pipe::full().await;
+    let file = format!("file:{}", pipe.path.display());
+    let (receiver, address) = Receiver::grpc().await;
+    receiver.set(Mood::Stall);
+    let kept = tempfile::tempdir().unwrap();
+    let path = kept.path().join("r.jsonl");
+    let both = format!("file:{},otlp", path.display());
+    // Of two sinks the other one has everything.
+    for (sinks, some_written) in [(file.as_str(), false), ("stdout", true), ("otlp", false), (&both, true)] {
+        let mut command = postern();
+        command
+            .args(["serve", "--tcp", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-format", "json"])
+            .args(["--policy", policy.path().to_str().unwrap(), "--records", sinks])
+            .env("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", format!("http://{address}"))
+            .stdout(Stdio::piped());
+        let mut process = Process::spawn(&mut command);
+        let _unread = process.stdout();
+        process.ready().await;
+        let mut client = AuthorizationServiceClient::new(connect_tcp(process.tcp).await);
+        for _ in 0..CHECKS {
+            let mut asked = request(ALICE, READ, &vault("app"));
+            // More in all than a pipe holds.
+            asked.request_attributes.insert("much".into(), text(&"x".repeat(8192)));
+            client.check(asked).await.unwrap();
+        }
+        drop(client);
+        process.signal("TERM");
+        assert_eq!(process.exit().await.code(), Some(0), "{sinks}: {}", process.log());
+        let log = process.log();
+        let said = |message: &str, key: &str| {
+            let line = log.lines().find(|line| line.contains(message));
+            let line: Value = serde_json::from_str(line.unwrap_or_else(|| panic!("{sinks}: {log}"))).unwrap();
+            line[key].as_u64().unwrap()
+        };
+        let (written, lost) = (said("records ended", "written"), said("records ended", "lost"));
+        let sinks_with_all = u64::from(sinks == both);
+        assert_eq!(written + lost, CHECKS * (1 + sinks_with_all), "{sinks}: {log}");
+        assert_eq!((written > 0, lost > 0), (some_written, true), "{sinks}: {log}");
+        assert_eq!(said("records were lost; the metric", "records"), lost, "{sinks}: {log}");
+    }
+    assert_eq!(records(&path).len() as u64, CHECKS);
+}
+
+/// The kernel ends it in the middle of its work.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn after_a_kill_every_line_is_whole_and_no_more_is_lost_than_may_wait() {
+    const QUEUE: usize = 64;
+    const CALLERS: usize = 8;
+    let dir = tempfile::tempdir().unwrap();
+    let (path, sink) = file(&dir);
+    let policy = policy();
+    let queue = QUEUE.to_string();
+    // A call that finds no room waits for it, so that nothing else loses a record.
+    let arguments = ["--records", &sink, "--records-queue", &queue, "--records-when-full", "block:1s"];
+    let mut process = Process::start(policy.path(), &arguments, &[]);
+    process.ready().await;
+    let answered = Arc::new(Mutex::new(BTreeSet::new()));
+    let mut callers = Vec::new();
+    for caller in 0..CALLERS {
+        let mut client = AuthorizationServiceClient::new(connect_tcp(process.tcp).await);
+        let answered = Arc::clone(&answered);
+        callers.push(tokio::spawn(async move {
+            for number in 0.. {
+                let mut asked = request(ALICE, READ, &vault("app"));
+                asked.request_id = format!("{caller}-{number}");
+                let id = asked.request_id.clone();
+                if client.check(asked).await.is_err() {
+                    return;
+                }
+                answered.lock().unwrap().insert(id);
+            }
+        }));
+    }
+    eventually("much is answered", async || answered.lock().unwrap().len() >= 1000).await;
+    let lost = sum(&metrics(process.admin), "postern_records_lost_total", &[]);
+    process.signal("KILL");
+    assert!(!process.exit().await.success());
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    assert_eq!(lost, 0, "a call waited in vain");
+
+    // The kernel may cut the write that it finds; what is before that is whole, and the next start goes on behind it.
+    let text = std::fs::read_to_string(&path).unwrap();
+    let whole = text.rsplit_once('\n').unwrap().0;
+    let id = |line: &str| {
+        let record: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        record["request_id"].as_str().unwrap().to_owned()
+    };
+    let recorded: BTreeSet<String> = whole.lines().map(id).collect();
+    assert_eq!(recorded.len(), whole.lines().count(), "no record is there twice");
+    let answered = answered.lock().unwrap().clone();
+    let missing: Vec<&String> = answered.difference(&recorded).collect();
+    assert!(missing.len() <= QUEUE, "{} of {} are missing", missing.len(), answered.len());
+    // What was decided and not answered may be there, one for each caller.
+    assert!(recorded.difference(&answered).count() <= CALLERS);
+
+    let mut process = Process::start(policy.path(), &["--records", &sink], &[]);
+    process.ready().await;
+    let mut client = AuthorizationServiceClient::new(connect_tcp(process.tcp).await);
+    let mut asked = request(ALICE, READ, &vault("app"));
+    asked.request_id = "afterwards".into();
+    client.check(asked).await.unwrap();
+    drop(client);
+    process.signal("TERM");
+    assert_eq!(process.exit().await.code(), Some(0), "{}", process.log());
+    let now = std::fs::read_to_string(&path).unwrap();
+    assert!(now.starts_with(&text) && now.ends_with('\n'));
+    assert_eq!(id(now.lines().last().unwrap()), "afterwards");
 }
 
 // === OTLP ===

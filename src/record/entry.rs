@@ -36,7 +36,8 @@ pub trait Call: Send + Sync + fmt::Debug {
 pub struct Entry {
     /// The question.
     pub call: Box<dyn Call>,
-    /// The policy that decided; `None` while there was none.
+    /// The policy that decided; `None` while there was none. Not the last to hold it: a policy that is replaced is
+    /// freed off the path of requests, wherever its entries end.
     pub snapshot: Option<Arc<Snapshot>>,
     /// The span of the call, or that of the caller.
     pub trace: TraceIds,

@@ -154,7 +154,8 @@ impl Queue {
         }
         let pushed = if oldest {
             // Too much of it is shed by the writer, which is always closer to the oldest. Only when that does not get
-            // to run does a call end here.
+            // to run does a call end here: it frees one question for the one it leaves, and never a policy, which
+            // whoever replaced it holds until nobody else does.
             if let Some(oldest) = self.slots.force_push(entry) {
                 self.shed(&oldest, Loss::QueueFullOldest);
             }

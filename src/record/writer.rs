@@ -72,16 +72,14 @@ struct Writer {
     otlp: Option<Arc<Backlog>>,
     lines: Lines,
     logs: Vec<Log>,
-    /// What the lines are.
-    hand: Hand,
     in_hand: Arc<InHand>,
 }
 
-/// What is being given to the sinks. Whoever takes it from here counts it: the writer, or the end when a sink hangs.
+/// What the writer has taken from the queue and not yet given to all sinks. Locked by the writer, and by the end, which
+/// counts what a sink that hangs has not taken.
 #[derive(Debug, Default)]
-struct InHand(Mutex<Option<Hand>>);
+struct InHand(Mutex<Hand>);
 
-/// Records that go to the sinks together.
 #[derive(Debug, Default)]
 struct Hand {
     /// What each line tells of.
@@ -91,6 +89,8 @@ struct Hand {
     bytes: i64,
     /// Sinks that have had them, in the order of writing.
     done: usize,
+    /// All is counted, whatever the sinks do yet.
+    ended: bool,
 }
 
 /// A sink whose failures are told when they begin and end.
@@ -155,7 +155,6 @@ impl Records {
             otlp: backlog.clone(),
             lines: Lines::default(),
             logs: Vec::new(),
-            hand: Hand::default(),
             in_hand: Arc::clone(&in_hand),
         };
         let own = alive.clone();
@@ -194,10 +193,10 @@ impl Records {
             let rest = until.saturating_duration_since(Instant::now());
             let _either = self.ended.recv_timeout(rest);
         }
+        self.in_hand.abandon(queue, &self.sinks);
         while let Some(entry) = queue.pop() {
             queue.shed(&entry, Loss::Shutdown);
         }
-        self.in_hand.abandon(queue, &self.sinks);
         if let Some(backlog) = &self.backlog {
             backlog.abandon(queue);
         }
@@ -233,16 +232,16 @@ impl Writer {
     fn run(mut self) {
         let recorder = self.recorder.clone();
         let queue = &*recorder.0;
+        let in_hand = Arc::clone(&self.in_hand);
         queue.attach_writer();
         loop {
             // Looked at before the queue: what came before the end is written.
             let closed = queue.is_closed();
             let mut busy = false;
-            while let Some(entry) = queue.pop() {
+            while self.take(queue, &in_hand) {
                 busy = true;
-                self.take(queue, entry);
             }
-            self.flush(queue);
+            self.flush(queue, &in_hand);
             queue.tally.tell();
             if closed && queue.is_empty() {
                 break;
@@ -261,30 +260,41 @@ impl Writer {
         }
     }
 
-    fn take(&mut self, queue: &Queue, entry: Entry) {
-        if queue.sheds_oldest() && queue.is_over() && !self.alone() {
+    /// Spells the next entry out; `false` where there is none.
+    fn take(&mut self, queue: &Queue, in_hand: &InHand) -> bool {
+        let over = |writer: &Self| queue.sheds_oldest() && queue.is_over() && !writer.alone();
+        if over(self) {
             // What is spelled out already is older and nearly done.
-            self.flush(queue);
-            if queue.is_over() {
-                queue.shed(&entry, Loss::QueueFullOldest);
-                return;
-            }
+            self.flush(queue, in_hand);
+        }
+        // Locked from the queue to the hand, so that the end finds every entry in one of them.
+        let mut hand = in_hand.lock();
+        if hand.ended {
+            return false;
+        }
+        let Some(entry) = queue.pop() else { return false };
+        if over(self) {
+            queue.shed(&entry, Loss::QueueFullOldest);
+            return true;
         }
         for item in &entry.items {
             if item.kept {
-                self.spell(&entry, item, None);
+                self.spell(&mut hand, &entry, item, None);
             }
             if item.compared {
-                self.compare(queue, &entry, item);
+                self.compare(queue, &mut hand, &entry, item);
             }
         }
-        self.hand.records = self.hand.records.saturating_add(signed(entry.items.len()));
-        self.hand.bytes = self.hand.bytes.saturating_add(signed(entry.bytes));
+        hand.records = hand.records.saturating_add(signed(entry.items.len()));
+        hand.bytes = hand.bytes.saturating_add(signed(entry.bytes));
+        let full = hand.told.len() >= MOST_LINES || self.lines.text.len() >= MOST_BYTES;
+        drop(hand);
         // The policy that decided is let go here.
         drop(entry);
-        if self.hand.told.len() >= MOST_LINES || self.lines.text.len() >= MOST_BYTES {
-            self.flush(queue);
+        if full {
+            self.flush(queue, in_hand);
         }
+        true
     }
 
     /// Whether records go over OTLP only.
@@ -292,7 +302,7 @@ impl Writer {
         self.stream.is_none() && self.file.is_none()
     }
 
-    fn compare(&mut self, queue: &Queue, entry: &Entry, item: &Item) {
+    fn compare(&mut self, queue: &Queue, hand: &mut Hand, entry: &Entry, item: &Item) {
         let Some(candidate) = self.candidate.take() else { return };
         if let Some(outcome) = candidate.ask(entry, item) {
             let steps = item.outcome.as_ref().map(|answer| Steps(&answer.steps).to_string());
@@ -310,7 +320,7 @@ impl Writer {
             queue.tally.candidate(compared);
             if compared != Compared::Same {
                 let said = Said { outcome: &outcome, snapshot: &candidate.snapshot };
-                self.spell(entry, item, Some(&said));
+                self.spell(hand, entry, item, Some(&said));
             }
         } else {
             queue.tally.candidate(Compared::Lost);
@@ -318,7 +328,7 @@ impl Writer {
         self.candidate = Some(candidate);
     }
 
-    fn spell(&mut self, entry: &Entry, item: &Item, said: Option<&Said<'_>>) {
+    fn spell(&mut self, hand: &mut Hand, entry: &Entry, item: &Item, said: Option<&Said<'_>>) {
         let kind = if said.is_some() { Kind::Difference } else { Kind::Decision };
         let begin = self.lines.text.len();
         let shown = (&self.masks, &self.hasher);
@@ -328,35 +338,34 @@ impl Writer {
             self.logs.push(Log::new(shown, entry, item, kind, text));
         }
         self.lines.ends.push(self.lines.text.len());
-        self.hand.told.push((kind, Outcome::of(&item.outcome)));
+        hand.told.push((kind, Outcome::of(&item.outcome)));
     }
 
-    fn flush(&mut self, queue: &Queue) {
-        if self.hand.records == 0 {
+    fn flush(&mut self, queue: &Queue, in_hand: &InHand) {
+        if in_hand.lock().records == 0 {
             return;
         }
-        self.in_hand.put(std::mem::take(&mut self.hand));
         if let Some(stream) = &mut self.stream {
             let (taken, outcome) = stream.sink.write(&self.lines);
             stream.tell("standard output", outcome);
-            self.in_hand.count(queue, taken, (STDOUT, Loss::Stdout));
+            in_hand.count(queue, taken, (STDOUT, Loss::Stdout));
         }
         if let Some(file) = &mut self.file {
             let (taken, outcome) = file.sink.write(&self.lines);
             file.tell("the file", outcome);
-            self.in_hand.count(queue, taken, (FILE, Loss::File));
+            in_hand.count(queue, taken, (FILE, Loss::File));
         }
-        // Still locked, so that the end finds them here or in the backlog.
-        let mut held = self.in_hand.lock();
-        if let Some(mut hand) = held.take() {
-            if let Some(backlog) = &self.otlp {
-                backlog.extend(queue, &mut self.logs);
-            }
-            queue.release(hand.records, hand.bytes);
-            hand.told.clear();
-            self.hand = Hand { told: hand.told, ..Hand::default() };
+        // Locked from the hand to the backlog, for the same reason.
+        let mut hand = in_hand.lock();
+        if let Some(backlog) = &self.otlp
+            && !hand.ended
+        {
+            backlog.extend(queue, &mut self.logs);
         }
-        drop(held);
+        hand.release(queue);
+        hand.told.clear();
+        hand.done = 0;
+        drop(hand);
         self.lines.clear();
         self.logs.clear();
     }
@@ -370,18 +379,16 @@ const FILE: usize = 1;
 // === impl InHand ===
 
 impl InHand {
-    fn lock(&self) -> MutexGuard<'_, Option<Hand>> {
+    fn lock(&self) -> MutexGuard<'_, Hand> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn put(&self, hand: Hand) {
-        *self.lock() = Some(hand);
     }
 
     /// Lines that a sink has taken are written, the others lost.
     fn count(&self, queue: &Queue, taken: usize, (sink, loss): (usize, Loss)) {
-        let mut held = self.lock();
-        let Some(hand) = &mut *held else { return };
+        let mut hand = self.lock();
+        if hand.ended {
+            return;
+        }
         hand.done = hand.done.saturating_add(1);
         for (position, (kind, outcome)) in hand.told.iter().enumerate() {
             if position < taken {
@@ -392,15 +399,25 @@ impl InHand {
         }
     }
 
-    /// Counts what is left as lost.
+    /// Counts what is left as lost. Nothing is taken from the queue any more.
     fn abandon(&self, queue: &Queue, sinks: &[Loss]) {
-        let Some(hand) = self.lock().take() else { return };
-        queue.release(hand.records, hand.bytes);
+        let mut hand = self.lock();
+        hand.ended = true;
+        hand.release(queue);
         // Where a sink has had them, it is the loss of those that have not.
         let left = sinks.get(hand.done..).unwrap_or_default();
         let losses = if hand.done == 0 { &[Loss::Shutdown] } else { left };
-        for (kind, outcome) in &hand.told {
-            losses.iter().for_each(|loss| queue.tally.lost(*kind, *loss, *outcome));
+        for (kind, outcome) in hand.told.drain(..) {
+            losses.iter().for_each(|loss| queue.tally.lost(kind, *loss, outcome));
+        }
+    }
+}
+
+impl Hand {
+    fn release(&mut self, queue: &Queue) {
+        let (records, bytes) = (std::mem::take(&mut self.records), std::mem::take(&mut self.bytes));
+        if records > 0 {
+            queue.release(records, bytes);
         }
     }
 }
