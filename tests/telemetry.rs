@@ -538,10 +538,11 @@ async fn an_update_from_a_repository_is_a_span_too() {
     let mut publisher = Publisher::new().await;
     let endpoint = format!("http://{address}");
     let (source, root) = (publisher.repository(), publisher.root());
-    let arguments =
-        ["--source", &source.display().to_string(), "--trusted-root", &root];
-    let process =
-        Process::serve(&[&arguments[..], &["--poll-interval", "1s"]].concat(), &[(ENDPOINT, endpoint.as_str()), SOON]);
+    let arguments = ["--source", &source.display().to_string(), "--trusted-root", &root];
+    let process = Process::serve(
+        &[&arguments[..], &["--poll-interval", "1s"]].concat(),
+        &[(ENDPOINT, endpoint.as_str()), SOON],
+    );
     process.ready().await;
     publisher.publish_another(2).await;
     let steps_of = |update: &Span| -> Vec<String> {
