@@ -372,6 +372,15 @@ impl AuthorizationService for Constant {
         Err(Status::unimplemented("the baseline answers Check"))
     }
 
+    type CheckStreamStream = tokio_stream::Empty<Result<v1::CheckStreamResponse, Status>>;
+
+    async fn check_stream(
+        &self,
+        _: Request<tonic::Streaming<v1::CheckStreamRequest>>,
+    ) -> Result<Response<Self::CheckStreamStream>, Status> {
+        Err(Status::unimplemented("the baseline answers Check"))
+    }
+
     type WatchPolicyStream = tokio_stream::Empty<Result<v1::WatchPolicyResponse, Status>>;
 
     async fn watch_policy(

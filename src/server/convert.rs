@@ -654,22 +654,29 @@ pub const fn undecided_reason(undecided: &Undecided) -> &'static str {
     undecided.code()
 }
 
+/// What belongs to that reason in `google.rpc.ErrorInfo`.
+fn undecided_metadata(undecided: &Undecided) -> HashMap<String, String> {
+    match undecided {
+        Undecided::UnknownHierarchy { holder } => HashMap::from([("holder".to_owned(), holder.clone())]),
+        _ => HashMap::new(),
+    }
+}
+
 /// The whole status.
 pub fn undecided_status(undecided: &Undecided) -> Status {
-    let mut metadata = HashMap::new();
-    if let Undecided::UnknownHierarchy { holder } = undecided {
-        metadata.insert("holder".to_owned(), holder.clone());
-    }
+    let metadata = undecided_metadata(undecided);
     let details = ErrorDetails::with_error_info(undecided_reason(undecided), ERROR_DOMAIN, metadata);
     Status::with_error_details(undecided_code(undecided), undecided.to_string(), details)
 }
 
-/// The same for one item of a batch.
+/// The same for one item of a batch, or one question of a stream.
 pub fn undecided_item(undecided: &Undecided) -> v1::CheckError {
     v1::CheckError {
         code: undecided_code(undecided) as i32,
         message: undecided.to_string(),
         field_violations: Vec::new(),
+        reason: undecided_reason(undecided).to_owned(),
+        metadata: undecided_metadata(undecided),
     }
 }
 
@@ -686,12 +693,13 @@ impl Violations {
         self.listed.iter().map(|violation| (violation.field.as_str(), violation.description.as_str()))
     }
 
-    /// The same for one item of a batch.
+    /// The same for one item of a batch, or one question of a stream.
     pub fn into_item(self) -> v1::CheckError {
         v1::CheckError {
             code: Code::InvalidArgument as i32,
             message: self.to_string(),
             field_violations: self.listed,
+            ..v1::CheckError::default()
         }
     }
 

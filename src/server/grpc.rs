@@ -472,6 +472,14 @@ impl Queries {
 #[tonic::async_trait]
 impl AuthorizationService for AuthorizationApi {
     type WatchPolicyStream = Watched;
+    type CheckStreamStream = tokio_stream::Empty<Result<v1::CheckStreamResponse, Status>>;
+
+    async fn check_stream(
+        &self,
+        _request: Request<tonic::Streaming<v1::CheckStreamRequest>>,
+    ) -> Result<Response<Self::CheckStreamStream>, Status> {
+        Err(Status::unimplemented("streams are not served yet"))
+    }
 
     async fn get_policy_status(
         &self,
