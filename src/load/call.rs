@@ -1,0 +1,261 @@
+//! One call: bytes that were encoded before go out as they are, and of what comes back only that is decoded which is
+//! counted. So the client costs as little as it can, and what it measures is the sidecar.
+
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes};
+use smallvec::{SmallVec, smallvec};
+use tonic::client::Grpc;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+
+use crate::proto::v1;
+use crate::record::Outcome;
+
+/// What is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rpc {
+    /// One question a call.
+    Check,
+    /// Several questions a call.
+    BatchCheck,
+}
+
+/// The answer to one question; several come with one call of a batch.
+pub(super) type Answers = SmallVec<[Result<Answer, Code>; 1]>;
+
+/// What is counted of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) outcome: Outcome,
+    pub(super) executed_as: v1::ExecutedAs,
+    pub(super) cached: bool,
+}
+
+/// Calls over one connection. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Caller {
+    grpc: Grpc<Channel>,
+    rpc: Rpc,
+    /// How long an answer is waited for.
+    patience: Duration,
+}
+
+impl Rpc {
+    /// As the contract has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Check => "Check",
+            Self::BatchCheck => "BatchCheck",
+        }
+    }
+}
+
+impl Caller {
+    pub(super) fn new(channel: Channel, rpc: Rpc, patience: Duration) -> Self {
+        Self { grpc: Grpc::new(channel), rpc, patience }
+    }
+
+    /// Makes one call. A code means that none of its questions was answered.
+    pub(super) async fn call(&mut self, message: Bytes) -> Result<Answers, Code> {
+        let patience = self.patience;
+        match tokio::time::timeout(patience, self.unlimited(message)).await {
+            Ok(answered) => answered,
+            Err(_elapsed) => Err(Code::DeadlineExceeded),
+        }
+    }
+
+    async fn unlimited(&mut self, message: Bytes) -> Result<Answers, Code> {
+        self.grpc.ready().await.map_err(|_| Code::Unavailable)?;
+        match self.rpc {
+            Rpc::Check => {
+                let path = PathAndQuery::from_static("/postern.v1.AuthorizationService/Check");
+                match self.grpc.unary(Request::new(message), path, Raw::<wire::Check>::default()).await {
+                    Ok(answer) => Ok(smallvec![decision(answer.into_inner().result)]),
+                    // An answer: the policy's data do not suffice.
+                    Err(status) if status.code() == Code::FailedPrecondition => {
+                        Ok(smallvec![Ok(Answer::UNDECIDED)])
+                    }
+                    Err(status) => Err(status.code()),
+                }
+            }
+            Rpc::BatchCheck => {
+                let path = PathAndQuery::from_static("/postern.v1.AuthorizationService/BatchCheck");
+                let answer =
+                    self.grpc.unary(Request::new(message), path, Raw::<wire::Batch>::default()).await;
+                let answer = answer.map_err(|status| status.code())?.into_inner();
+                Ok(answer.results.into_iter().map(item).collect())
+            }
+        }
+    }
+}
+
+impl Answer {
+    const UNDECIDED: Self =
+        Self { outcome: Outcome::Undecided, executed_as: v1::ExecutedAs::Unspecified, cached: false };
+}
+
+fn item(item: wire::Item) -> Result<Answer, Code> {
+    match item.error.map(|error| Code::from_i32(error.code)) {
+        Some(Code::FailedPrecondition) => Ok(Answer::UNDECIDED),
+        Some(code) => Err(code),
+        None => decision(item.result),
+    }
+}
+
+/// A message without a decision is none that this version knows.
+fn decision(result: Option<wire::Result>) -> Result<Answer, Code> {
+    let result = result.ok_or(Code::Unknown)?;
+    let outcome = match v1::Decision::try_from(result.decision) {
+        Ok(v1::Decision::Allowed) => Outcome::Allowed,
+        Ok(v1::Decision::NotAllowed) => Outcome::NotAllowed,
+        Ok(v1::Decision::Denied) => Outcome::Denied,
+        Ok(v1::Decision::Unspecified) | Err(_) => return Err(Code::Unknown),
+    };
+    let executed_as = v1::ExecutedAs::try_from(result.executed_as).map_err(|_| Code::Unknown)?;
+    Ok(Answer { outcome, executed_as, cached: result.cached })
+}
+
+/// The parts of the contract's messages that are counted; a test holds them to it.
+mod wire {
+    #[derive(Clone, Copy, PartialEq, prost::Message)]
+    pub(super) struct Check {
+        #[prost(message, optional, tag = "1")]
+        pub(super) result: Option<Result>,
+    }
+
+    #[derive(Clone, Copy, PartialEq, prost::Message)]
+    pub(super) struct Result {
+        #[prost(int32, tag = "1")]
+        pub(super) decision: i32,
+        #[prost(bool, tag = "9")]
+        pub(super) cached: bool,
+        #[prost(int32, tag = "11")]
+        pub(super) executed_as: i32,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Batch {
+        #[prost(message, repeated, tag = "1")]
+        pub(super) results: Vec<Item>,
+    }
+
+    #[derive(Clone, Copy, PartialEq, prost::Message)]
+    pub(super) struct Item {
+        #[prost(message, optional, tag = "1")]
+        pub(super) result: Option<Result>,
+        #[prost(message, optional, tag = "2")]
+        pub(super) error: Option<Error>,
+    }
+
+    #[derive(Clone, Copy, PartialEq, prost::Message)]
+    pub(super) struct Error {
+        #[prost(int32, tag = "1")]
+        pub(super) code: i32,
+    }
+}
+
+/// Sends bytes, reads a message.
+#[derive(Debug)]
+struct Raw<M>(std::marker::PhantomData<M>);
+
+impl<M> Default for Raw<M> {
+    fn default() -> Self {
+        Self(std::marker::PhantomData)
+    }
+}
+
+impl<M: prost::Message + Default + 'static> Codec for Raw<M> {
+    type Encode = Bytes;
+    type Decode = M;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self::default()
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self::default()
+    }
+}
+
+impl<M> Encoder for Raw<M> {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        into.reserve(message.len());
+        into.put(message);
+        Ok(())
+    }
+}
+
+impl<M: prost::Message + Default> Decoder for Raw<M> {
+    type Item = M;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<M>, Status> {
+        M::decode(from).map(Some).map_err(|error| Status::internal(error.to_string()))
+    }
+}
+
+/// The name in tables and JSON.
+pub(super) const fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+
+    #[test]
+    fn what_is_read_is_what_the_contract_says() {
+        let result = v1::CheckResult {
+            decision: v1::Decision::Denied.into(),
+            reason: "because".into(),
+            cached: true,
+            executed_as: v1::ExecutedAs::User.into(),
+            ..v1::CheckResult::default()
+        };
+        let whole = v1::CheckResponse { result: Some(result.clone()), ..v1::CheckResponse::default() };
+        let read = wire::Check::decode(whole.encode_to_vec().as_slice()).unwrap();
+        let answer = Answer { outcome: Outcome::Denied, executed_as: v1::ExecutedAs::User, cached: true };
+        assert_eq!(decision(read.result), Ok(answer));
+        use v1::batch_check_item_result::Outcome as Of;
+        let error = |code: Code| Of::Error(v1::CheckError { code: code as i32, ..v1::CheckError::default() });
+        let outcomes = [Of::Result(result), error(Code::FailedPrecondition), error(Code::InvalidArgument)];
+        let whole = v1::BatchCheckResponse {
+            results: outcomes.map(|outcome| v1::BatchCheckItemResult { outcome: Some(outcome) }).into(),
+            ..v1::BatchCheckResponse::default()
+        };
+        let read = wire::Batch::decode(whole.encode_to_vec().as_slice()).unwrap();
+        let read: Vec<_> = read.results.into_iter().map(item).collect();
+        assert_eq!(read, [Ok(answer), Ok(Answer::UNDECIDED), Err(Code::InvalidArgument)]);
+        assert_eq!(decision(None), Err(Code::Unknown));
+        assert_eq!(decision(Some(wire::Result::default())), Err(Code::Unknown));
+    }
+}
