@@ -17,7 +17,12 @@ impl Alarm {
         use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        Ok(Self { timer: tokio::io::unix::AsyncFd::register(timer)? })
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe; this descriptor is owned, so it stays open and its own"
+        )]
+        let timer = tokio::io::unix::AsyncFd::new(timer)?;
+        Ok(Self { timer })
     }
 
     /// Comes back at that moment or soon after, never before.
