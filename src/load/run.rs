@@ -241,6 +241,7 @@ async fn collect(
         None => None,
         Some(log) => {
             let mut builder = IntervalLogWriterBuilder::new();
+            builder.add_comment("[Histogram log format version 1.3]");
             builder.add_comment("postern load: latencies in milliseconds, recorded in nanoseconds");
             builder.with_start_time(started).with_base_time(started).with_max_value_divisor(1e6);
             Some(builder.begin_log_with(log, &mut serializer)?)
