@@ -61,7 +61,7 @@ pub(super) struct LoadArgs {
     #[arg(long, num_args = 2, value_names = ["A", "B"])]
     compare: Option<Vec<PathBuf>>,
     /// What differs by less than this is the same, in percent; with `--compare`
-    #[arg(long, value_name = "PERCENT", default_value_t = 5.0)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 5.0, allow_negative_numbers = true)]
     tolerance: f64,
     #[command(flatten)]
     how_much: HowMuch,
@@ -86,7 +86,7 @@ pub(super) struct LoadArgs {
 #[command(next_help_heading = "How much")]
 struct HowMuch {
     /// Calls a second that fall due, whatever becomes of them; without this each caller waits for its answer
-    #[arg(long, value_name = "PER-SECOND")]
+    #[arg(long, value_name = "PER-SECOND", allow_negative_numbers = true)]
     rate: Option<f64>,
     /// Connections
     #[arg(long, value_name = "NUMBER", default_value = "4")]
@@ -134,13 +134,13 @@ struct What {
     #[arg(long, value_name = "NUMBER", default_value = "4096")]
     distinct: NonZeroUsize,
     /// The share of calls from a policy whose answer is Allowed, 0 to 1
-    #[arg(long, value_name = "SHARE", default_value_t = 0.5)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5, allow_negative_numbers = true)]
     allowed: f64,
     /// How the next question is found [default: uniform; order for `--questions`]
     #[arg(long, value_name = "HOW", conflicts_with = "zipf")]
     pick: Option<PickName>,
     /// Ask some more often than others: the n-th with a chance in proportion to n to the power of minus this
-    #[arg(long, value_name = "EXPONENT")]
+    #[arg(long, value_name = "EXPONENT", allow_negative_numbers = true)]
     zipf: Option<f64>,
     /// What chance begins with: the same again gives the same questions in the same order
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]

@@ -28,8 +28,8 @@ pub(super) struct Question {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Expected {
     pub(super) outcome: Outcome,
-    /// With whose rights, of an agent's action.
-    pub(super) executed_as: v1::ExecutedAs,
+    /// With whose rights, of an agent's action; `None` where that is not said.
+    pub(super) executed_as: Option<v1::ExecutedAs>,
     /// From when on it may be another one, because time plays a part.
     pub(super) until: Option<Timestamp>,
 }
@@ -138,13 +138,13 @@ pub(super) fn judged(policy: &Candidate, message: &v1::CheckRequest, now: Timest
             let result = convert::result(&policy.snapshot, &asked, given);
             Expected {
                 outcome: Outcome::of(&answer),
-                executed_as: result.executed_as(),
+                executed_as: Some(result.executed_as()),
                 until: given.evaluation.valid_until,
             }
         }
         Err(_) => Expected {
             outcome: Outcome::Undecided,
-            executed_as: v1::ExecutedAs::Unspecified,
+            executed_as: None,
             // When time would change that is not known.
             until: policy.snapshot.policy.depends_on_time().then_some(now),
         },
@@ -225,9 +225,10 @@ fn expected(members: &Map<String, Json>) -> Result<Option<Expected>, Skip> {
         ))
     })?;
     let executed_as = match text(field::EXECUTED_AS)? {
-        None => v1::ExecutedAs::Unspecified,
-        Some("agent") => v1::ExecutedAs::Agent,
-        Some("user") => v1::ExecutedAs::User,
+        // A record leaves out what is empty, other lines what they do not speak of.
+        None => members.contains_key(field::KIND).then_some(v1::ExecutedAs::Unspecified),
+        Some("agent") => Some(v1::ExecutedAs::Agent),
+        Some("user") => Some(v1::ExecutedAs::User),
         Some(other) => {
             return Err(Skip::Malformed(format!("`executed_as` is `{other}`; wanted `agent` or `user`")));
         }

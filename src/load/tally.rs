@@ -6,6 +6,7 @@ use hdrhistogram::{CreationError, Histogram};
 use jiff::Timestamp;
 use tonic::Code;
 
+use crate::proto::v1;
 use crate::record::Outcome;
 
 use super::call::Answers;
@@ -125,23 +126,19 @@ impl Tally {
                 self.not_judged = self.not_judged.saturating_add(1);
                 continue;
             };
-            if (expected.outcome, expected.executed_as) == (answer.outcome, answer.executed_as) {
+            let whose = expected.executed_as.unwrap_or(answer.executed_as);
+            if (expected.outcome, whose) == (answer.outcome, answer.executed_as) {
                 self.right = self.right.saturating_add(1);
                 continue;
             }
             self.wrong = self.wrong.saturating_add(1);
             if self.examples.len() < MOST_TOLD {
-                let whose = |executed_as: crate::proto::v1::ExecutedAs| match executed_as {
-                    crate::proto::v1::ExecutedAs::Unspecified => "",
-                    crate::proto::v1::ExecutedAs::Agent => " as the agent",
-                    crate::proto::v1::ExecutedAs::User => " as the user",
-                };
                 let said = format!(
                     "is {}{}; wanted {}{}",
                     answer.outcome.name(),
-                    whose(answer.executed_as),
+                    told(answer.executed_as),
                     expected.outcome.name(),
-                    whose(expected.executed_as)
+                    told(whose)
                 );
                 self.examples.push(Wrong { question: *question, said });
             }
@@ -198,6 +195,15 @@ impl Tally {
     /// By kind.
     pub(super) fn decisions(&self) -> [(Outcome, u64); 4] {
         Outcome::ALL.map(|outcome| (outcome, self.decisions.get(place(outcome)).copied().unwrap_or_default()))
+    }
+}
+
+/// With whose rights, in words.
+const fn told(executed_as: v1::ExecutedAs) -> &'static str {
+    match executed_as {
+        v1::ExecutedAs::Unspecified => "",
+        v1::ExecutedAs::Agent => " as the agent",
+        v1::ExecutedAs::User => " as the user",
     }
 }
 
