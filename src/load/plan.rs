@@ -97,15 +97,14 @@ fn draw(count: usize, first: Option<(usize, f64)>, pick: Pick, batch: usize, see
     if pick == Pick::Order && first.is_none() {
         return (0..full(count.max(batch))).map(|at| position(at % count)).collect();
     }
-    let (head, tail) = (Wheel::new(head, pick), Wheel::new(count.saturating_sub(head), pick));
-    let mut turns = [0_usize; 2];
+    let (mut head, mut tail) = (Wheel::new(head, pick), Wheel::new(count.saturating_sub(head), pick));
     let drawn = (0..full(count.max(DRAWN))).map(|_| {
         let of_head = tail.count == 0 || (head.count > 0 && rng.f64() < share);
-        let (wheel, before) = if of_head { (&head, 0) } else { (&tail, head.count) };
-        let turn = &mut turns[usize::from(!of_head)];
-        let at = wheel.turn(*turn, &mut rng);
-        *turn = turn.saturating_add(1);
-        position(before.saturating_add(at))
+        if of_head {
+            position(head.turn(&mut rng))
+        } else {
+            position(head.count.saturating_add(tail.turn(&mut rng)))
+        }
     });
     drawn.collect()
 }
@@ -116,6 +115,7 @@ struct Wheel {
     pick: Pick,
     /// For Zipf: the sum of the chances up to each.
     sums: Vec<f64>,
+    turns: usize,
 }
 
 impl Wheel {
@@ -128,11 +128,13 @@ impl Wheel {
                 sums.push(sum);
             }
         }
-        Self { count, pick, sums }
+        Self { count, pick, sums, turns: 0 }
     }
 
-    fn turn(&self, number: usize, rng: &mut Rng) -> usize {
+    fn turn(&mut self, rng: &mut Rng) -> usize {
         let last = self.count.saturating_sub(1);
+        let number = self.turns;
+        self.turns = number.saturating_add(1);
         match self.pick {
             Pick::Order => number.checked_rem(self.count).unwrap_or_default(),
             Pick::Uniform => rng.usize(..=last),
