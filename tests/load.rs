@@ -10,7 +10,6 @@
     reason = "tests"
 )]
 
-#[allow(dead_code, reason = "shared with other tests")]
 mod common;
 
 use std::path::{Path, PathBuf};
