@@ -208,6 +208,28 @@ async fn batches_are_compared_item_by_item() {
 }
 
 #[tokio::test]
+async fn streams_are_compared_question_by_question() {
+    let (right, process, _other, others) = sidecars().await;
+    let mut arguments = vec!["--policy", text(right.path()), "--expect", "policy", "--rpc", "check-stream"];
+    arguments.extend(["--warm-up", "0s", "--count", "300"]);
+    let (exit, json) = result(&[&arguments[..], &["--connect", &at(&process)]].concat());
+    assert_eq!((exit, number(&json, "/calls")), (0, 300), "{json}");
+    assert_eq!((number(&json, "/decided"), number(&json, "/expected/right")), (300, 300));
+    let more = ["--rate", "300", "--batch", "5", "--connect", &at(&process)];
+    let (exit, json) = result(&[&arguments[..], &more].concat());
+    assert_eq!((exit, number(&json, "/calls")), (0, 300), "{json}");
+    assert!(number(&json, "/decided") > 300, "several questions in a message: {json}");
+    let (exit, json) = result(&[&arguments[..], &["--connect", &at(&others)]].concat());
+    assert_eq!(exit, 3, "{json}");
+    // A message beyond the limit ends its stream; the next call opens another.
+    let few = Process::start(right.path(), &["--max-batch-items", "1"], &[]);
+    few.ready().await;
+    let (exit, json) = result(&[&arguments[..], &["--batch", "50", "--connect", &at(&few)]].concat());
+    assert_eq!((exit, number(&json, "/calls")), (1, 300), "{json}");
+    assert!(number(&json, "/errors/INVALID_ARGUMENT") > 0, "{json}");
+}
+
+#[tokio::test]
 async fn recorded_decisions_are_asked_again() {
     let (right, _process, _other, others) = sidecars().await;
     let dir = tempfile::tempdir().unwrap();
@@ -329,13 +351,13 @@ fn begin(arguments: &[&str]) -> Child {
 #[tokio::test]
 async fn a_sidecar_that_goes_away_is_counted_and_a_signal_ends_the_load() {
     let right = policy();
-    for open in [false, true] {
+    for (open, rpc) in [(false, "check"), (true, "check"), (false, "check-stream")] {
         let mut process = Process::start(right.path(), &[], &[]);
         process.ready().await;
         let target = at(&process);
         let mut arguments = vec!["--connect", &target, "--policy", text(right.path()), "--json"];
         // Longer than any test, so that only the signal ends it.
-        arguments.extend(["--duration", "10m", "--warm-up", "0s"]);
+        arguments.extend(["--duration", "10m", "--warm-up", "0s", "--rpc", rpc]);
         if open {
             arguments.extend(["--rate", "200"]);
         }
@@ -416,7 +438,7 @@ fn the_constant_responder_says_what_this_machine_carries() {
     let dir = tempfile::tempdir().unwrap();
     let limit = dir.path().join("limit.json");
     let arguments = ["--self-test", "--count", "300", "--warm-up", "0s"];
-    for more in [&[][..], &["--rpc", "batch-check", "--batch", "4"]] {
+    for more in [&[][..], &["--rpc", "batch-check", "--batch", "4"], &["--rpc", "check-stream"]] {
         let (exit, json) = result(&[&arguments[..], more].concat());
         assert_eq!((exit, number(&json, "/calls")), (0, 300), "{json}");
         assert_eq!(number(&json, "/decisions/Allowed"), number(&json, "/decided"));
@@ -492,6 +514,15 @@ impl AuthorizationService for Stalling {
         _: Request<v1::GetPolicyStatusRequest>,
     ) -> Result<Response<v1::GetPolicyStatusResponse>, Status> {
         Err(Status::unimplemented(""))
+    }
+
+    type CheckStreamStream = <Constant as AuthorizationService>::CheckStreamStream;
+
+    async fn check_stream(
+        &self,
+        request: Request<tonic::Streaming<v1::CheckStreamRequest>>,
+    ) -> Result<Response<Self::CheckStreamStream>, Status> {
+        Constant::new().check_stream(request).await
     }
 
     type WatchPolicyStream = tokio_stream::Empty<Result<v1::WatchPolicyResponse, Status>>;

@@ -100,9 +100,9 @@ struct HowMuch {
     /// What is called
     #[arg(long, value_name = "RPC", default_value = "check")]
     rpc: RpcName,
-    /// Questions of a call, with `--rpc batch-check`
-    #[arg(long, value_name = "NUMBER", default_value = "10")]
-    batch: NonZeroUsize,
+    /// Questions of a call, with `--rpc batch-check` [default: 10] or `check-stream` [default: 1]
+    #[arg(long, value_name = "NUMBER")]
+    batch: Option<NonZeroUsize>,
     /// How long calls are made before they count
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     warm_up: Duration,
@@ -156,6 +156,8 @@ enum RpcName {
     Check,
     /// Several questions a call
     BatchCheck,
+    /// One stream for each connection
+    CheckStream,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -468,7 +470,8 @@ impl HowMuch {
     fn batch(&self) -> usize {
         match self.rpc {
             RpcName::Check => 1,
-            RpcName::BatchCheck => self.batch.get(),
+            RpcName::BatchCheck => self.batch.map_or(10, NonZeroUsize::get),
+            RpcName::CheckStream => self.batch.map_or(1, NonZeroUsize::get),
         }
     }
 
@@ -499,6 +502,7 @@ impl From<RpcName> for Rpc {
         match name {
             RpcName::Check => Self::Check,
             RpcName::BatchCheck => Self::BatchCheck,
+            RpcName::CheckStream => Self::CheckStream,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One call: bytes that were encoded before go out as they are, and of what comes back only that is decoded which is
 //! counted. So the client costs as little as it can, and what it measures is the sidecar.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes};
@@ -14,6 +15,9 @@ use tonic::{Code, Request, Status};
 use crate::proto::v1;
 use crate::record::Outcome;
 
+use super::plan::Encoded;
+use super::stream::Lane;
+
 /// What is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -22,6 +26,8 @@ pub enum Rpc {
     Check,
     /// Several questions a call.
     BatchCheck,
+    /// Messages of one question or several over one stream for each connection; a call is a message and its answers.
+    CheckStream,
 }
 
 /// The answer to one question; several come with one call of a batch.
@@ -38,10 +44,17 @@ pub(super) struct Answer {
 /// Calls over one connection. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Caller {
-    grpc: Grpc<Channel>,
-    rpc: Rpc,
+    way: Way,
     /// How long an answer is waited for.
     patience: Duration,
+}
+
+#[derive(Clone)]
+enum Way {
+    Check(Grpc<Channel>),
+    BatchCheck(Grpc<Channel>),
+    /// All callers of the connection share its stream.
+    CheckStream(Rc<Lane>),
 }
 
 impl Rpc {
@@ -50,17 +63,24 @@ impl Rpc {
         match self {
             Self::Check => "Check",
             Self::BatchCheck => "BatchCheck",
+            Self::CheckStream => "CheckStream",
         }
     }
 }
 
 impl Caller {
     pub(super) fn new(channel: Channel, rpc: Rpc, patience: Duration) -> Self {
-        Self { grpc: Grpc::new(channel), rpc, patience }
+        let grpc = Grpc::new(channel);
+        let way = match rpc {
+            Rpc::Check => Way::Check(grpc),
+            Rpc::BatchCheck => Way::BatchCheck(grpc),
+            Rpc::CheckStream => Way::CheckStream(Lane::new(grpc)),
+        };
+        Self { way, patience }
     }
 
     /// Makes one call. A code means that none of its questions was answered.
-    pub(super) async fn call(&mut self, message: Bytes) -> Result<Answers, Code> {
+    pub(super) async fn call(&mut self, message: &Encoded) -> Result<Answers, Code> {
         let patience = self.patience;
         match tokio::time::timeout(patience, self.unlimited(message)).await {
             Ok(answered) => answered,
@@ -68,12 +88,13 @@ impl Caller {
         }
     }
 
-    async fn unlimited(&mut self, message: Bytes) -> Result<Answers, Code> {
-        self.grpc.ready().await.map_err(|_| Code::Unavailable)?;
-        match self.rpc {
-            Rpc::Check => {
+    async fn unlimited(&mut self, message: &Encoded) -> Result<Answers, Code> {
+        match &mut self.way {
+            Way::Check(grpc) => {
+                grpc.ready().await.map_err(|_| Code::Unavailable)?;
                 let path = PathAndQuery::from_static("/postern.v1.AuthorizationService/Check");
-                match self.grpc.unary(Request::new(message), path, Raw::<wire::Check>::default()).await {
+                let message = Request::new(message.bytes.clone());
+                match grpc.unary(message, path, Raw::<wire::Check>::default()).await {
                     Ok(answer) => Ok(smallvec![decision(answer.into_inner().result)]),
                     // An answer: the policy's data do not suffice.
                     Err(status) if status.code() == Code::FailedPrecondition => {
@@ -82,13 +103,15 @@ impl Caller {
                     Err(status) => Err(status.code()),
                 }
             }
-            Rpc::BatchCheck => {
+            Way::BatchCheck(grpc) => {
+                grpc.ready().await.map_err(|_| Code::Unavailable)?;
                 let path = PathAndQuery::from_static("/postern.v1.AuthorizationService/BatchCheck");
-                let answer =
-                    self.grpc.unary(Request::new(message), path, Raw::<wire::Batch>::default()).await;
+                let message = Request::new(message.bytes.clone());
+                let answer = grpc.unary(message, path, Raw::<wire::Batch>::default()).await;
                 let answer = answer.map_err(|status| status.code())?.into_inner();
-                Ok(answer.results.into_iter().map(item).collect())
+                Ok(answer.results.into_iter().map(|item| answered(item.result, item.error)).collect())
             }
+            Way::CheckStream(lane) => lane.call(message).await,
         }
     }
 }
@@ -98,11 +121,12 @@ impl Answer {
         Self { outcome: Outcome::Undecided, executed_as: v1::ExecutedAs::Unspecified, cached: false };
 }
 
-fn item(item: wire::Item) -> Result<Answer, Code> {
-    match item.error.map(|error| Code::from_i32(error.code)) {
+/// One of several.
+pub(super) fn answered(result: Option<wire::Result>, error: Option<wire::Error>) -> Result<Answer, Code> {
+    match error.map(|error| Code::from_i32(error.code)) {
         Some(Code::FailedPrecondition) => Ok(Answer::UNDECIDED),
         Some(code) => Err(code),
-        None => decision(item.result),
+        None => decision(result),
     }
 }
 
@@ -120,47 +144,63 @@ fn decision(result: Option<wire::Result>) -> Result<Answer, Code> {
 }
 
 /// The parts of the contract's messages that are counted; a test holds them to it.
-mod wire {
+pub(super) mod wire {
     #[derive(Clone, Copy, PartialEq, prost::Message)]
-    pub(super) struct Check {
+    pub(in crate::load) struct Check {
         #[prost(message, optional, tag = "1")]
-        pub(super) result: Option<Result>,
+        pub(in crate::load) result: Option<Result>,
     }
 
     #[derive(Clone, Copy, PartialEq, prost::Message)]
-    pub(super) struct Result {
+    pub(in crate::load) struct Result {
         #[prost(int32, tag = "1")]
-        pub(super) decision: i32,
+        pub(in crate::load) decision: i32,
         #[prost(bool, tag = "9")]
-        pub(super) cached: bool,
+        pub(in crate::load) cached: bool,
         #[prost(int32, tag = "11")]
-        pub(super) executed_as: i32,
+        pub(in crate::load) executed_as: i32,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Batch {
+    pub(in crate::load) struct Batch {
         #[prost(message, repeated, tag = "1")]
-        pub(super) results: Vec<Item>,
+        pub(in crate::load) results: Vec<Item>,
     }
 
     #[derive(Clone, Copy, PartialEq, prost::Message)]
-    pub(super) struct Item {
+    pub(in crate::load) struct Item {
         #[prost(message, optional, tag = "1")]
-        pub(super) result: Option<Result>,
+        pub(in crate::load) result: Option<Result>,
         #[prost(message, optional, tag = "2")]
-        pub(super) error: Option<Error>,
+        pub(in crate::load) error: Option<Error>,
     }
 
     #[derive(Clone, Copy, PartialEq, prost::Message)]
-    pub(super) struct Error {
+    pub(in crate::load) struct Error {
         #[prost(int32, tag = "1")]
-        pub(super) code: i32,
+        pub(in crate::load) code: i32,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(in crate::load) struct Stream {
+        #[prost(message, repeated, tag = "1")]
+        pub(in crate::load) answers: Vec<StreamAnswer>,
+    }
+
+    #[derive(Clone, Copy, PartialEq, prost::Message)]
+    pub(in crate::load) struct StreamAnswer {
+        #[prost(uint64, tag = "1")]
+        pub(in crate::load) id: u64,
+        #[prost(message, optional, tag = "2")]
+        pub(in crate::load) result: Option<Result>,
+        #[prost(message, optional, tag = "3")]
+        pub(in crate::load) error: Option<Error>,
     }
 }
 
 /// Sends bytes, reads a message.
 #[derive(Debug)]
-struct Raw<M>(std::marker::PhantomData<M>);
+pub(super) struct Raw<M>(std::marker::PhantomData<M>);
 
 impl<M> Default for Raw<M> {
     fn default() -> Self {
@@ -253,8 +293,15 @@ mod tests {
             ..v1::BatchCheckResponse::default()
         };
         let read = wire::Batch::decode(whole.encode_to_vec().as_slice()).unwrap();
-        let read: Vec<_> = read.results.into_iter().map(item).collect();
+        let read: Vec<_> = read.results.iter().map(|item| answered(item.result, item.error)).collect();
         assert_eq!(read, [Ok(answer), Ok(Answer::UNDECIDED), Err(Code::InvalidArgument)]);
+        use v1::check_stream_answer::Outcome as Streamed;
+        let outcome = Streamed::Error(v1::CheckError { code: 5, ..v1::CheckError::default() });
+        let answers = vec![v1::CheckStreamAnswer { id: 9, outcome: Some(outcome) }];
+        let whole = v1::CheckStreamResponse { answers, ..v1::CheckStreamResponse::default() };
+        let read = wire::Stream::decode(whole.encode_to_vec().as_slice()).unwrap();
+        let answer = read.answers.first().unwrap();
+        assert_eq!((answer.id, answered(answer.result, answer.error)), (9, Err(Code::NotFound)));
         assert_eq!(decision(None), Err(Code::Unknown));
         assert_eq!(decision(Some(wire::Result::default())), Err(Code::Unknown));
     }

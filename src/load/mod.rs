@@ -23,6 +23,7 @@ mod questions;
 mod report;
 mod responder;
 mod run;
+mod stream;
 mod tally;
 
 pub use call::Rpc;

@@ -38,7 +38,12 @@ pub struct Plan {
 /// One message.
 #[derive(Debug)]
 pub(super) struct Encoded {
+    /// All of it; of a message on a stream the context, which is left out when the one before it had the same.
     pub(super) bytes: Bytes,
+    /// Which context that is.
+    pub(super) context: usize,
+    /// On a stream: the questions, without the id that they get when they are sent.
+    pub(super) questions: Box<[Bytes]>,
     /// What it asks: positions in the questions.
     pub(super) asks: Box<[u32]>,
 }
@@ -54,16 +59,16 @@ impl Plan {
         if questions.is_empty() || u32::try_from(questions.len()).is_err() {
             return Err(format!("{} questions cannot be asked; wanted 1 to {}", questions.len(), u32::MAX));
         }
-        let batch = if rpc == Rpc::BatchCheck { batch.max(1) } else { 1 };
-        let (messages, order) = if rpc == Rpc::Check {
-            let messages = questions.iter().zip(0_u32..).map(|(question, position)| Encoded {
-                bytes: question.message.encode_to_vec().into(),
-                asks: Box::new([position]),
-            });
+        let batch = if rpc == Rpc::Check { 1 } else { batch.max(1) };
+        let (contexts, count) = contexts(rpc, &questions);
+        let encode = |items: &[u32], context: usize| encode(rpc, &questions, items, context);
+        let (messages, order) = if batch == 1 {
+            // Each question is encoded once, however often it is drawn.
+            let messages = (0_u32..).zip(&contexts).map(|(position, context)| encode(&[position], *context));
             (messages.collect(), draw(questions.len(), first, pick, 1, seed))
         } else {
             let drawn = draw(questions.len(), first, pick, batch, seed);
-            let messages: Vec<Encoded> = batches(&questions, &drawn, batch);
+            let messages: Vec<Encoded> = batches(&contexts, count, &drawn, batch, encode);
             let order = (0_u32..).take(messages.len()).collect();
             (messages, order)
         };
@@ -146,29 +151,50 @@ impl Wheel {
     }
 }
 
-/// Messages of `batch` questions each. The environment belongs to the whole batch, so questions of different ones
-/// are never together; the last batch of an environment may have fewer.
-fn batches(questions: &[Question], drawn: &[u32], batch: usize) -> Vec<Encoded> {
-    let mut environments: HashMap<Vec<u8>, usize> = HashMap::new();
-    let of: Vec<usize> = questions
+/// What the questions of one message share, by number, and how many of these there are: of a batch the environment, on a
+/// stream the subject as well.
+fn contexts(rpc: Rpc, questions: &[Question]) -> (Vec<usize>, usize) {
+    let mut numbers: HashMap<Vec<u8>, usize> = HashMap::new();
+    let contexts = questions
         .iter()
-        .map(|question| {
-            let next = environments.len();
-            *environments.entry(key(&question.message.environment_attributes)).or_insert(next)
+        .map(|Question { message, .. }| {
+            let mut known = match rpc {
+                Rpc::Check => Vec::new(),
+                Rpc::BatchCheck | Rpc::CheckStream => key(&message.environment_attributes),
+            };
+            if let (Rpc::CheckStream, Some(subject)) = (rpc, &message.subject) {
+                known.extend(key(&subject.attributes));
+                let plain = v1::Subject { attributes: HashMap::new(), ..subject.clone() };
+                known.extend(plain.encode_to_vec());
+            }
+            let next = numbers.len();
+            *numbers.entry(known).or_insert(next)
         })
         .collect();
-    let mut open: Vec<Vec<u32>> = vec![Vec::with_capacity(batch); environments.len()];
+    (contexts, numbers.len())
+}
+
+/// Messages of `batch` questions that share their context; the last of each context may have fewer.
+fn batches(
+    contexts: &[usize],
+    count: usize,
+    drawn: &[u32],
+    batch: usize,
+    encode: impl Fn(&[u32], usize) -> Encoded,
+) -> Vec<Encoded> {
+    let mut open: Vec<Vec<u32>> = vec![Vec::new(); count];
     let mut messages = Vec::new();
     for position in drawn {
-        let environment = of.get(*position as usize).copied().unwrap_or_default();
-        let Some(items) = open.get_mut(environment) else { continue };
+        let context = contexts.get(*position as usize).copied().unwrap_or_default();
+        let Some(items) = open.get_mut(context) else { continue };
         items.push(*position);
         if items.len() == batch {
-            messages.push(encode(questions, items));
+            messages.push(encode(items, context));
             items.clear();
         }
     }
-    messages.extend(open.iter().filter(|items| !items.is_empty()).map(|items| encode(questions, items)));
+    let rest = open.iter().enumerate().filter(|(_, items)| !items.is_empty());
+    messages.extend(rest.map(|(context, items)| encode(items, context)));
     messages
 }
 
@@ -186,23 +212,43 @@ fn key(attributes: &HashMap<String, v1::AttributeValue>) -> Vec<u8> {
     key
 }
 
-fn encode(questions: &[Question], items: &[u32]) -> Encoded {
-    let asked: Vec<&Question> =
-        items.iter().filter_map(|position| questions.get(*position as usize)).collect();
-    let environment = asked.first().map(|question| question.message.environment_attributes.clone());
-    let message = v1::BatchCheckRequest {
-        environment_attributes: environment.unwrap_or_default(),
-        items: asked
-            .iter()
-            .map(|question| {
-                let v1::CheckRequest { subject, action, resource, request_attributes, agent, .. } =
-                    question.message.clone();
+fn encode(rpc: Rpc, questions: &[Question], items: &[u32], context: usize) -> Encoded {
+    let asked =
+        || items.iter().filter_map(|position| questions.get(*position as usize)).map(|one| &one.message);
+    let first = asked().next().cloned().unwrap_or_default();
+    let (bytes, questions) = match rpc {
+        Rpc::Check => (first.encode_to_vec(), Vec::new()),
+        Rpc::BatchCheck => {
+            let items = asked().cloned().map(|message| {
+                let v1::CheckRequest { subject, action, resource, request_attributes, agent, .. } = message;
                 v1::BatchCheckItem { subject, action, resource, request_attributes, agent }
-            })
-            .collect(),
-        ..v1::BatchCheckRequest::default()
+            });
+            let message = v1::BatchCheckRequest {
+                environment_attributes: first.environment_attributes,
+                items: items.collect(),
+                ..v1::BatchCheckRequest::default()
+            };
+            (message.encode_to_vec(), Vec::new())
+        }
+        Rpc::CheckStream => {
+            let questions = asked().cloned().map(|message| {
+                let v1::CheckRequest { action, resource, request_attributes, agent, .. } = message;
+                let id = 0;
+                v1::CheckStreamQuestion { id, action, resource, request_attributes, agent }
+                    .encode_to_vec()
+                    .into()
+            });
+            let shared = v1::CheckStreamContext {
+                subject: first.subject,
+                environment_attributes: first.environment_attributes,
+                ..v1::CheckStreamContext::default()
+            };
+            let message =
+                v1::CheckStreamRequest { context: Some(shared), ..v1::CheckStreamRequest::default() };
+            (message.encode_to_vec(), questions.collect())
+        }
     };
-    Encoded { bytes: message.encode_to_vec().into(), asks: items.into() }
+    Encoded { bytes: bytes.into(), context, questions: questions.into(), asks: items.into() }
 }
 
 #[cfg(test)]

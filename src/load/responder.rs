@@ -4,8 +4,10 @@
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
+use std::pin::Pin;
 
 use tokio_stream::wrappers::UnixListenerStream;
+use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
@@ -70,7 +72,7 @@ impl Default for Constant {
 }
 
 fn not_this() -> Status {
-    Status::unimplemented("the constant responder answers Check and BatchCheck")
+    Status::unimplemented("the constant responder answers Check, BatchCheck and CheckStream")
 }
 
 #[tonic::async_trait]
@@ -116,6 +118,36 @@ impl AuthorizationService for Constant {
         _: Request<v1::GetPolicyStatusRequest>,
     ) -> Result<Response<v1::GetPolicyStatusResponse>, Status> {
         Err(not_this())
+    }
+
+    type CheckStreamStream = Pin<Box<dyn Stream<Item = Result<v1::CheckStreamResponse, Status>> + Send>>;
+
+    async fn check_stream(
+        &self,
+        request: Request<tonic::Streaming<v1::CheckStreamRequest>>,
+    ) -> Result<Response<Self::CheckStreamStream>, Status> {
+        let Self(constant) = self.clone();
+        let mut first = true;
+        let answers = request.into_inner().map(move |message| {
+            let outcome = constant.result.clone().map(v1::check_stream_answer::Outcome::Result);
+            let mut policy = constant.policy.clone();
+            // As the contract has it: who they are is said once.
+            if !std::mem::take(&mut first)
+                && let Some(policy) = &mut policy
+            {
+                policy.digest.clear();
+            }
+            message.map(|message| v1::CheckStreamResponse {
+                answers: message
+                    .questions
+                    .iter()
+                    .map(|question| v1::CheckStreamAnswer { id: question.id, outcome: outcome.clone() })
+                    .collect(),
+                policy,
+                question_limit: 0,
+            })
+        });
+        Ok(Response::new(Box::pin(answers)))
     }
 
     type WatchPolicyStream = tokio_stream::Empty<Result<v1::WatchPolicyResponse, Status>>;

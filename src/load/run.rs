@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
 use super::call::{Answers, Caller};
 use super::clock::{Alarm, thread_cpu};
@@ -478,13 +478,20 @@ async fn thread(
         made: std::cell::Cell::new(0),
     });
     let local = tokio::task::LocalSet::new();
+    let mut tasks = Vec::new();
     for channel in channels {
+        let calls = Caller::new(channel, shared.plan.rpc, settings.patience);
         for _ in 0..settings.in_flight {
-            local.spawn_local(caller(Rc::clone(&callers), channel.clone()));
+            tasks.push(local.spawn_local(caller(Rc::clone(&callers), calls.clone())));
         }
     }
+    let all = local.run_until(async {
+        for task in tasks {
+            let _ended = task.await;
+        }
+    });
     tokio::select! {
-        () = local => {}
+        () = all => {}
         () = shared.abandon.cancelled() => {}
     }
     let not_sent = match &callers.pace {
@@ -500,13 +507,12 @@ async fn thread(
 }
 
 /// One caller: a call after the other until there are no more.
-async fn caller(callers: Rc<Callers>, channel: Channel) {
+async fn caller(callers: Rc<Callers>, mut caller: Caller) {
     let Callers { shared, tally, .. } = &*callers;
-    let mut caller = Caller::new(channel, shared.plan.rpc, shared.settings.patience);
     while let Some(turn) = callers.turn().await {
         let Some(message) = shared.plan.message(turn.number) else { break };
         let sent = Instant::now();
-        let said: Result<Answers, Code> = caller.call(message.bytes.clone()).await;
+        let said: Result<Answers, Code> = caller.call(message).await;
         let at = Instant::now();
         callers.made.set(callers.made.get().saturating_add(1));
         if turn.counts {
