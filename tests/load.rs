@@ -454,16 +454,17 @@ fn the_constant_responder_says_what_this_machine_carries() {
 struct Stalling {
     calls: AtomicU64,
     at: u64,
+    stall: Duration,
     end: OnceLock<Instant>,
 }
 
 const STALL: Duration = Duration::from_millis(500);
 
 impl Stalling {
-    async fn start(at: u64) -> String {
+    async fn start(at: u64, stall: Duration) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let service = Arc::new(Self { calls: AtomicU64::new(0), at, end: OnceLock::new() });
+        let service = Arc::new(Self { calls: AtomicU64::new(0), at, stall, end: OnceLock::new() });
         let server = tonic::transport::Server::builder()
             .add_service(AuthorizationServiceServer::from_arc(service))
             .serve_with_incoming(TcpListenerStream::new(listener));
@@ -476,7 +477,7 @@ impl Stalling {
 impl AuthorizationService for Stalling {
     async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
         if self.calls.fetch_add(1, Ordering::SeqCst) == self.at {
-            let _first = self.end.set(Instant::now() + STALL);
+            let _first = self.end.set(Instant::now() + self.stall);
         }
         if let Some(end) = self.end.get() {
             tokio::time::sleep_until((*end).into()).await;
@@ -535,6 +536,60 @@ impl AuthorizationService for Stalling {
     }
 }
 
+/// Where nobody answers, what was waited for in vain has a latency, and what could not be sent is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_never_answered_and_never_sent_is_counted() {
+    let right = policy();
+    // From the first call on, and for longer than anybody waits.
+    let target = Stalling::start(0, Duration::from_secs(3600)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let path = log.clone();
+    let policy = text(right.path()).to_owned();
+    let (exit, json) = tokio::task::spawn_blocking(move || {
+        let mut arguments = vec!["--connect", &target, "--policy", &policy, "--rate", "200", "--count", "50"];
+        arguments.extend(["--connections", "1", "--in-flight", "1", "--warm-up", "0s", "--timeout", "300ms"]);
+        arguments.extend(["--hdr-log", text(&log)]);
+        result(&arguments)
+    })
+    .await
+    .unwrap();
+    let (calls, not_sent) = (number(&json, "/calls"), number(&json, "/schedule/notSent"));
+    assert_eq!(exit, 1, "{json}");
+    assert!(calls + not_sent == 50 && calls > 0 && not_sent > 0, "{json}");
+    assert_eq!(number(&json, "/errors/DEADLINE_EXCEEDED"), calls);
+    let patience = u64::try_from(Duration::from_millis(299).as_nanos()).unwrap();
+    assert_eq!(histograms(&path).count_between(patience, u64::MAX), calls);
+}
+
+/// A first signal lets calls that are open come to their end, a second one does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_waits_for_nobody() {
+    let right = policy();
+    let target = Stalling::start(0, Duration::from_secs(3600)).await;
+    let mut arguments = vec!["--connect", &target, "--policy", text(right.path()), "--warm-up", "0s"];
+    arguments.extend(["--timeout", "1h", "--duration", "1h", "--json"]);
+    let mut child = begin(&arguments);
+    // It catches signals once it runs; until then the first would end it, with another code.
+    eventually("it waits for an answer", async || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
+        tasks
+            .filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).ok())
+            .any(|name| name.starts_with("load-"))
+    })
+    .await;
+    let id = child.id().to_string();
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        assert!(start.elapsed() < DEADLINE, "it does not end");
+        assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let output = child.wait_with_output().unwrap();
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    assert_eq!((output.status.code(), json["interrupted"].as_bool()), (Some(1), Some(true)), "{json}");
+}
+
 /// Coordinated omission: at 200 calls a second, fifty fall due in the first half of a stall of half a second, and each of
 /// them takes longer than the other half, although no more than four can be on their way at once. A closed loop with as
 /// many callers only sees the stall once for each caller.
@@ -545,7 +600,7 @@ async fn a_stall_is_seen_by_every_call_that_was_due_in_it() {
     let slow = |log: PathBuf, more: &'static [&'static str]| {
         let policy = text(right.path()).to_owned();
         async move {
-            let target = Stalling::start(100).await;
+            let target = Stalling::start(100, STALL).await;
             tokio::task::spawn_blocking(move || {
                 let arguments = [
                     "--connect",

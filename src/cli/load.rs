@@ -228,7 +228,7 @@ fn measure(arguments: &LoadArgs) -> Result<Exit, Ended> {
         return Err(Ended::Usage(mistakes));
     }
     // Before anything is asked: a file that is not there is no reason to load a sidecar in vain.
-    let limit = arguments.limit.as_deref().map(read_report).transpose()?;
+    let limit = arguments.limit.as_deref().map(read_limit).transpose()?;
     let (questions, source) = arguments.questions()?;
     let responder = match arguments.self_test {
         true => Some(Responder::start().map_err(|error| {
@@ -279,8 +279,7 @@ fn measure(arguments: &LoadArgs) -> Result<Exit, Ended> {
         other => Ended::Said("FAILED", other.to_string()),
     })?;
     let mut report = Report::new(&outcome, &settings, &plan, header);
-    report.of_limit =
-        limit.map(|limit| report.calls_per_second / limit.calls_per_second.max(f64::MIN_POSITIVE));
+    report.of_limit = limit.map(|limit| report.calls_per_second / limit);
     if let Some(path) = &arguments.html {
         let written = create(path)?.write_all(load::html(&report).as_bytes());
         written.map_err(|error| unwritten(path, &error))?;
@@ -320,6 +319,16 @@ fn read_report(path: &Path) -> Result<Report, Ended> {
     let read = std::fs::read(path).map_err(|error| format!("cannot be read: {error}"));
     read.and_then(|bytes| Report::read(&bytes))
         .map_err(|wrong| Ended::Said("UNREADABLE", format!("`{}` {wrong}", path.display())))
+}
+
+/// The rate that the constant responder was asked at.
+fn read_limit(path: &Path) -> Result<f64, Ended> {
+    let rate = read_report(path)?.calls_per_second;
+    if rate > 0.0 {
+        Ok(rate)
+    } else {
+        Err(Ended::Said("UNREADABLE", format!("`{}` says that nothing was answered", path.display())))
+    }
 }
 
 fn create(path: &Path) -> Result<File, Ended> {
@@ -482,7 +491,8 @@ impl HowMuch {
         };
         let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         Settings {
-            endpoint,
+            // Who does not answer is not waited for longer than for an answer.
+            endpoint: endpoint.connect_timeout(self.timeout),
             mode: self.rate.map_or(Mode::Closed, Mode::Open),
             connections: self.connections.get(),
             in_flight: self.in_flight.map_or(in_flight, NonZeroUsize::get),

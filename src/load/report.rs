@@ -6,7 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::call::code_name;
+use crate::server::code_name;
+
 use super::plan::Plan;
 use super::run::{Measured, Mode, Outcome, Settings, Until, at};
 use super::tally::LATE;
@@ -453,8 +454,11 @@ impl Report {
         };
         let batch = if load.batch > 1 { format!(" of {} questions", load.batch) } else { String::new() };
         format!(
-            "{mode}, {}{batch}, {} connections × {} in flight, {} threads",
-            load.rpc, load.connections, load.in_flight, load.threads
+            "{mode}, {}{batch}, {} × {} in flight, {}",
+            load.rpc,
+            counted(load.connections, "connection"),
+            load.in_flight,
+            counted(load.threads, "thread")
         )
     }
 
@@ -499,6 +503,11 @@ pub(super) fn micros(length: Duration) -> f64 {
 #[expect(clippy::cast_precision_loss, reason = "exact far beyond any count of calls")]
 pub(super) const fn float(count: u64) -> f64 {
     count as f64
+}
+
+/// `1 thread`, `2 threads`.
+fn counted(number: usize, one: &str) -> String {
+    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
 }
 
 /// With a unit that fits.

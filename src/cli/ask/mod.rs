@@ -15,6 +15,7 @@ use tonic_types::StatusExt;
 use crate::authorizer::{Authorizer, CacheSettings};
 use crate::cache::CachePolicy;
 use crate::clock::Clock;
+use crate::server::code_name;
 use crate::snapshot::{self, Snapshot};
 use crate::source::dir::{self, LoadOptions};
 
@@ -342,27 +343,4 @@ pub(super) fn tell_failure(no_answer: &NoAnswer, json: bool, flag_of: fn(&str) -
 /// A time of the contract as text.
 fn timestamp(at: Option<&prost_types::Timestamp>) -> Option<String> {
     at.and_then(|at| Timestamp::new(at.seconds, at.nanos).ok()).map(|at| at.to_string())
-}
-
-/// The canonical name, as in the gRPC documentation.
-const fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
 }
