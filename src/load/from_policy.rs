@@ -24,8 +24,8 @@ pub struct Shares {
     pub seed: u64,
 }
 
-/// Candidates that are made for each question that is kept, at most.
-const TRIES: usize = 64;
+/// Candidates in a row that bring nothing new, after which there is nothing new to be found.
+const BARREN: usize = 2048;
 /// Members of a group that are asked for.
 const MEMBERS: usize = 16;
 
@@ -112,14 +112,17 @@ impl Makers<'_> {
         mut candidate: impl FnMut(usize) -> Option<v1::CheckRequest>,
     ) -> Vec<Question> {
         let mut made = Vec::new();
-        for number in 0..wanted.saturating_mul(TRIES) {
-            if made.len() >= wanted {
+        let mut barren = 0;
+        for number in 0_usize.. {
+            if made.len() >= wanted || barren > BARREN {
                 break;
             }
+            barren += 1;
             let Some(message) = candidate(number) else { break };
             let Some(expected) = judged(self.candidate, &message, self.now) else { continue };
             if is_wanted(expected.outcome) && self.seen.insert(prost::Message::encode_to_vec(&message)) {
                 made.push(Question { message, expected: Some(expected) });
+                barren = 0;
             }
         }
         made

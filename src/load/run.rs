@@ -279,7 +279,9 @@ async fn collect(
             spare.clear();
         }
         let now = Instant::now();
-        recent.push(now, current.calls.saturating_sub(before));
+        if now >= from {
+            recent.push(now, current.calls.saturating_sub(before));
+        }
         observe(&Progress {
             elapsed: now.checked_duration_since(from),
             calls: total.calls.saturating_add(current.calls),
