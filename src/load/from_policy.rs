@@ -2,6 +2,7 @@
 //! some of each that it has never heard of. What each is answered is judged by the policy itself.
 
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use fastrand::Rng;
 use jiff::Timestamp;
@@ -43,7 +44,8 @@ struct Material {
 /// One role assignment.
 struct Held {
     principal: String,
-    actions: Vec<(String, bool)>,
+    /// Those of its role, which others share.
+    actions: Rc<[(String, bool)]>,
     scope: String,
 }
 
@@ -131,10 +133,10 @@ impl Makers<'_> {
 
 impl Material {
     fn of(policy: &Policy, distinct: usize, rng: &mut Rng) -> Result<Self, Damaged> {
-        let roles: HashMap<String, Vec<(String, bool)>> = policy
+        let roles: HashMap<String, Rc<[(String, bool)]>> = policy
             .role_definitions()?
             .into_iter()
-            .map(|role| (role.id.to_ascii_lowercase(), concrete(&role.blocks)))
+            .map(|role| (role.id.to_ascii_lowercase(), concrete(&role.blocks).into()))
             .collect();
         let mut groups: HashMap<String, Vec<String>> = HashMap::new();
         let mut principals = Vec::new();
@@ -160,7 +162,7 @@ impl Material {
             let actions = roles.get(&assignment.role_definition_id.to_ascii_lowercase());
             let assignment = Held {
                 principal: assignment.principal_id,
-                actions: actions.cloned().unwrap_or_default(),
+                actions: actions.map_or_else(|| Rc::from([]), Rc::clone),
                 scope: assignment.scope,
             };
             match held.get_mut(place) {
@@ -173,8 +175,8 @@ impl Material {
             actions: concrete(&deny.blocks),
             scope: deny.scope,
         });
-        let actions: HashSet<(String, bool)> = roles.into_values().flatten().collect();
-        let mut actions: Vec<_> = actions.into_iter().collect();
+        let actions: HashSet<&(String, bool)> = roles.values().flat_map(|actions| actions.iter()).collect();
+        let mut actions: Vec<_> = actions.into_iter().cloned().collect();
         actions.sort_unstable();
         let scopes: HashSet<&str> = held.iter().map(|held| held.scope.as_str()).collect();
         let mut scopes: Vec<String> = scopes.into_iter().map(str::to_owned).collect();
@@ -185,7 +187,9 @@ impl Material {
     /// What a role assignment speaks of, asked at its scope or below.
     fn granted(&self, rng: &mut Rng) -> Option<v1::CheckRequest> {
         let held = pick(&self.held, rng)?;
-        let action = pick(&held.actions, rng).or_else(|| pick(&self.actions, rng))?;
+        // Now and then what another role names: a wildcard may match it.
+        let own = if rng.u8(..4) > 0 { pick(&held.actions, rng) } else { None };
+        let action = own.or_else(|| pick(&self.actions, rng))?;
         let (who, groups) = self.subject(&held.principal, rng);
         let scope = if rng.u8(..3) == 0 { held.scope.clone() } else { below(&held.scope, &action.0, rng) };
         Some(question(&who, groups, action, scope))
