@@ -51,6 +51,7 @@ pub mod container;
 pub mod documents;
 pub mod drain;
 pub mod inject;
+pub mod load;
 pub mod metrics;
 pub mod model;
 pub mod pim;

@@ -785,7 +785,7 @@ fn version_help_and_completions() {
     assert_eq!(code(&output), 0);
     let version = stdout(&output);
     assert!(version.starts_with(concat!("postern ", env!("CARGO_PKG_VERSION"), " (")), "{version}");
-    for command in ["serve", "check", "explain", "what-can", "who-can", "validate", "completions"] {
+    for command in ["serve", "check", "explain", "what-can", "who-can", "load", "validate", "completions"] {
         let output = run(&[command, "--help"]);
         assert_eq!(code(&output), 0);
         assert!(stdout(&output).contains("Examples:\n"), "{command}");

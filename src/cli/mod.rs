@@ -1,5 +1,6 @@
 //! The command line: one file for each command. The exit codes are the same everywhere: 0 yes, 1 could not,
-//! 2 wrong usage, and 3 no: for `check` and `explain` not allowed, for `bundle diff` not the same.
+//! 2 wrong usage, and 3 no: for `check` and `explain` not allowed, for `bundle diff` not the same, for `load`
+//! not right.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -15,6 +16,7 @@ mod ask;
 mod bundle;
 mod completions;
 mod inject;
+mod load;
 mod publish;
 mod replay;
 mod repo;
@@ -65,6 +67,9 @@ enum Command {
     /// Ask recorded decisions again of another policy, and say what it would decide otherwise
     #[command(after_help = replay::EXAMPLES)]
     Replay(replay::ReplayArgs),
+    /// Load a running sidecar: what it carries, how long answers take, and whether they are right
+    #[command(after_help = load::EXAMPLES)]
+    Load(Box<load::LoadArgs>),
     /// Say which policy a running sidecar answers by, and how fresh it is
     #[command(after_help = status::EXAMPLES)]
     Status(status::StatusArgs),
@@ -97,7 +102,7 @@ enum Exit {
     Failed = 1,
     /// Wrong usage.
     Usage = 2,
-    /// Not allowed or denied; of two policies or of records, not the same.
+    /// Not allowed or denied; of two policies or of records, not the same; of answers, not right.
     No = 3,
 }
 
@@ -143,6 +148,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Next {
         (Command::WhatCan(arguments), Some((_, matches))) => what_can::run(&arguments, matches),
         (Command::WhoCan(arguments), Some((_, matches))) => who_can::run(&arguments, matches),
         (Command::Replay(arguments), _) => replay::run(&arguments),
+        (Command::Load(arguments), _) => load::run(&arguments),
         (Command::Status(arguments), _) => status::run(&arguments),
         (Command::Validate(arguments), _) => validate::run(&arguments),
         (Command::Bundle(arguments), _) => bundle::run(&arguments),

@@ -20,6 +20,8 @@ mod stream;
 pub mod tls;
 mod trace;
 
+pub use trace::code_name;
+
 /// Where a started process listens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {

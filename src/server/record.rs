@@ -346,6 +346,11 @@ impl RecordedQuestion {
         convert::check_request(&self.0)
     }
 
+    /// The message, to be sent again.
+    pub fn into_message(self) -> v1::CheckRequest {
+        self.0
+    }
+
     /// Who asks, as it was written.
     pub fn principal(&self) -> &str {
         self.0.subject.as_ref().map_or("", |subject| &subject.principal_id)

@@ -490,7 +490,7 @@ fn texts(texts: impl Iterator<Item = String>) -> Value {
 }
 
 /// As the protocol writes it.
-const fn code_name(code: Code) -> &'static str {
+pub const fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

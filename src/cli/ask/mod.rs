@@ -15,6 +15,7 @@ use tonic_types::StatusExt;
 use crate::authorizer::{Authorizer, CacheSettings};
 use crate::cache::CachePolicy;
 use crate::clock::Clock;
+use crate::server::code_name;
 use crate::snapshot::{self, Snapshot};
 use crate::source::dir::{self, LoadOptions};
 
@@ -27,7 +28,7 @@ pub(super) mod check;
 pub(super) mod explain;
 mod list;
 mod operations;
-mod question;
+pub(super) mod question;
 mod spell;
 pub(super) mod status;
 mod tree;
@@ -63,7 +64,7 @@ struct AskArgs {
 
 /// How to be known to a sidecar, and to know it. With `https://` only.
 #[derive(Args, Clone, Debug, Default)]
-struct ClientTls {
+pub(super) struct ClientTls {
     /// Authorities of the sidecar's certificate, PEM; without this those of the system
     #[arg(long, value_name = "FILE", help_heading = "TLS to a sidecar")]
     tls_ca: Option<PathBuf>,
@@ -80,7 +81,7 @@ struct ClientTls {
 
 /// A running sidecar.
 #[derive(Clone, Copy, Debug)]
-struct Sidecar<'a> {
+pub(super) struct Sidecar<'a> {
     address: &'a str,
     tls: &'a ClientTls,
 }
@@ -107,7 +108,7 @@ struct Here {
 }
 
 /// Why there is no answer.
-enum NoAnswer {
+pub(super) enum NoAnswer {
     /// Said by the decision point.
     Status(Status),
     /// The directory is no policy.
@@ -144,7 +145,7 @@ fn time(text: &str) -> Result<Timestamp, String> {
 
 impl<'a> Sidecar<'a> {
     /// If the address is one of a sidecar, and files are given only where they are used.
-    fn at(address: &'a str, tls: &'a ClientTls) -> Result<Self, &'static str> {
+    pub(super) fn at(address: &'a str, tls: &'a ClientTls) -> Result<Self, &'static str> {
         let https = address.starts_with("https://");
         if !https && !address.starts_with("unix:") && !address.starts_with("http://") {
             return Err("`--connect` wants `unix:///path`, `http://host:port` or `https://host:port`");
@@ -155,7 +156,7 @@ impl<'a> Sidecar<'a> {
         Ok(Self { address, tls })
     }
 
-    fn endpoint(self) -> Result<Endpoint, NoAnswer> {
+    pub(super) fn endpoint(self) -> Result<Endpoint, NoAnswer> {
         let endpoint =
             Endpoint::from_shared(self.address.to_owned()).map_err(|error| self.unreachable(&error))?;
         if !self.address.starts_with("https://") {
@@ -180,7 +181,7 @@ impl<'a> Sidecar<'a> {
     }
 
     /// The cause is in the chain: `transport error` alone says nothing.
-    fn unreachable(self, error: &dyn std::error::Error) -> NoAnswer {
+    pub(super) fn unreachable(self, error: &dyn std::error::Error) -> NoAnswer {
         let mut message = format!("cannot reach `{}`: {error}", self.address);
         let mut cause = error.source();
         while let Some(error) = cause {
@@ -268,7 +269,7 @@ impl Directory<'_> {
 }
 
 /// All mistakes of a command line.
-fn tell_usage(mistakes: &[String]) -> Exit {
+pub(super) fn tell_usage(mistakes: &[String]) -> Exit {
     for mistake in mistakes {
         print_error(mistake);
     }
@@ -276,7 +277,7 @@ fn tell_usage(mistakes: &[String]) -> Exit {
 }
 
 /// Why there is no answer; `flag_of` names the flag that a field of the question came from.
-fn tell_failure(no_answer: &NoAnswer, json: bool, flag_of: fn(&str) -> String) -> Exit {
+pub(super) fn tell_failure(no_answer: &NoAnswer, json: bool, flag_of: fn(&str) -> String) -> Exit {
     let (exit, failure) = match no_answer {
         NoAnswer::Status(status) => {
             let exit = if status.code() == Code::InvalidArgument { Exit::Usage } else { Exit::Failed };
@@ -342,27 +343,4 @@ fn tell_failure(no_answer: &NoAnswer, json: bool, flag_of: fn(&str) -> String) -
 /// A time of the contract as text.
 fn timestamp(at: Option<&prost_types::Timestamp>) -> Option<String> {
     at.and_then(|at| Timestamp::new(at.seconds, at.nanos).ok()).map(|at| at.to_string())
-}
-
-/// The canonical name, as in the gRPC documentation.
-const fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
 }

@@ -170,7 +170,7 @@ pub(super) fn subject(principal: &str, groups: &[String]) -> v1::Subject {
 }
 
 /// The flag that a field of the question came from.
-pub(super) fn flag_of(field: &str) -> String {
+pub(in crate::cli) fn flag_of(field: &str) -> String {
     const FLAGS: [(&str, &str); 15] = [
         ("subject.principal_id", "--principal"),
         ("subject.group_ids", "--group"),

@@ -9,7 +9,7 @@ use crate::proto::v1::authorization_service_client::AuthorizationServiceClient;
 
 use super::question::flag_of;
 use super::tree::plain;
-use super::{ClientTls, Sidecar, tell_failure, tell_usage, timestamp};
+use super::{ClientTls, NoAnswer, Sidecar, tell_failure, tell_usage, timestamp};
 
 pub(in crate::cli) const EXAMPLES: &str = "\
 Examples:
@@ -49,6 +49,18 @@ pub(in crate::cli) fn run(arguments: &StatusArgs) -> Exit {
         print_error(&error);
         Exit::Failed
     })
+}
+
+/// The digest of the policy that a sidecar answers by; `None` where there is none, or it does not say.
+pub(in crate::cli) fn active_digest(sidecar: Sidecar<'_>) -> Result<Option<String>, NoAnswer> {
+    let answer = sidecar.call(async |channel| {
+        AuthorizationServiceClient::new(channel).get_policy_status(v1::GetPolicyStatusRequest {}).await
+    });
+    match answer {
+        Ok(answer) => Ok(answer.status.and_then(|status| status.policy).map(|policy| policy.digest)),
+        Err(NoAnswer::Status(_)) => Ok(None),
+        Err(no_answer) => Err(no_answer),
+    }
 }
 
 fn tell(status: &v1::PolicyStatus, json: bool) -> std::io::Result<Exit> {
