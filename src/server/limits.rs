@@ -1,9 +1,10 @@
-//! How many requests there may be at a time, and how late one may be looked at.
+//! How many requests there may be at a time, how much memory their messages may take together, and how late one may be
+//! looked at.
 //!
 //! Around the service, not around the server: probes of health are answered however many requests there are. What it
 //! costs a Check is an addition when it comes, a subtraction when it goes, both relaxed on one shared number, and a look
-//! for one header; the clock is asked only where the caller gave a deadline. The future has a name: nothing is boxed
-//! unless the message is not there yet.
+//! for one header; the clock is asked only where the caller gave a deadline, and bytes are added up together only of
+//! messages that are large. The future has a name: nothing is boxed unless the message is not there yet.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -13,10 +14,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use http_body::{Frame, SizeHint};
 use tokio::time::Sleep;
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, Request, Response};
-use tonic::codegen::{Future, Service};
+use tonic::codegen::{Body as HttpBody, Bytes, Future, Service};
 use tonic::server::NamedService;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -32,11 +34,16 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Where gRPC says how long the caller waits.
 const TIMEOUT: &str = "grpc-timeout";
 
+/// A message is counted with the others from here on: all small ones together are as much as there may be requests.
+const SMALL: usize = 16 << 10;
+
 /// The requests of all listeners.
 #[derive(Clone, Debug)]
 pub struct RequestLimit {
     most: usize,
     open: Arc<AtomicUsize>,
+    most_bytes: usize,
+    bytes: Arc<AtomicUsize>,
 }
 
 /// A service that answers so many requests at a time, and none too late.
@@ -50,7 +57,20 @@ pub struct Limited<S> {
 #[derive(Debug)]
 struct Counters {
     shed: Counter,
+    heavy: Counter,
     late: Counter,
+}
+
+/// A message on its way in. What has come of it is held until it can be read as a whole, so it counts until then.
+#[derive(Debug)]
+pub struct Weighed {
+    body: Body,
+    /// What has come.
+    came: usize,
+    /// What of it is counted with the others.
+    counted: usize,
+    limit: RequestLimit,
+    counters: Arc<Counters>,
 }
 
 /// A request that has a place, or has none.
@@ -71,9 +91,9 @@ struct Place(Arc<AtomicUsize>);
 // === impls ===
 
 impl RequestLimit {
-    /// So many.
-    pub fn new(most: usize) -> Self {
-        Self { most, open: Arc::default() }
+    /// So many, whose messages are no larger than this together.
+    pub fn new(most: usize, most_bytes: usize) -> Self {
+        Self { most, open: Arc::default(), most_bytes, bytes: Arc::default() }
     }
 
     fn take(&self) -> Option<Place> {
@@ -90,11 +110,61 @@ impl Drop for Place {
     }
 }
 
+impl Weighed {
+    /// More has come; whether there is room for it.
+    fn add(&mut self, length: usize) -> bool {
+        self.came = self.came.saturating_add(length);
+        if self.came <= SMALL {
+            return true;
+        }
+        let more = self.came.saturating_sub(self.counted);
+        self.counted = self.came;
+        self.limit.bytes.fetch_add(more, Ordering::Relaxed).saturating_add(more) <= self.limit.most_bytes
+    }
+}
+
+impl HttpBody for Weighed {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+            && !self.add(data.len())
+        {
+            self.counters.heavy.inc();
+            return Poll::Ready(Some(Err(heavy(self.limit.most_bytes))));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Weighed {
+    fn drop(&mut self) {
+        if self.counted > 0 {
+            self.limit.bytes.fetch_sub(self.counted, Ordering::Relaxed);
+        }
+    }
+}
+
 impl<S> Limited<S> {
     /// The service of one listener.
     pub fn new(inner: S, limit: RequestLimit, transport: Transport, metrics: &Metrics) -> Self {
         let counter = |reason| metrics.counter(&metric::REQUESTS_SHED, &[reason, transport.name()]);
-        let counters = Arc::new(Counters { shed: counter("limit"), late: counter("deadline") });
+        let (shed, heavy, late) = (counter("limit"), counter("bytes"), counter("deadline"));
+        let counters = Arc::new(Counters { shed, heavy, late });
         Self { inner, limit, counters }
     }
 }
@@ -103,9 +173,9 @@ impl<S: NamedService> NamedService for Limited<S> {
     const NAME: &'static str = S::NAME;
 }
 
-impl<S, B> Service<Request<B>> for Limited<S>
+impl<S> Service<Request<Body>> for Limited<S>
 where
-    S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
+    S: Service<Request<Weighed>, Response = Response<Body>, Error = Infallible>,
     S::Future: Unpin,
 {
     type Response = Response<Body>;
@@ -116,10 +186,14 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         let deadline = timeout(request.headers()).and_then(|timeout| Instant::now().checked_add(timeout));
-        let admitted = self.limit.take().map(|place| (self.inner.call(request), place));
         let (most, counters) = (self.limit.most, Arc::clone(&self.counters));
+        let admitted = self.limit.take().map(|place| {
+            let (limit, counters) = (self.limit.clone(), Arc::clone(&counters));
+            let request = request.map(|body| Weighed { body, came: 0, counted: 0, limit, counters });
+            (self.inner.call(request), place)
+        });
         LimitedFuture { admitted, deadline, patience: None, most, counters }
     }
 }
@@ -163,6 +237,15 @@ fn shed(most: usize) -> Status {
     Status::with_error_details(Code::ResourceExhausted, message, details)
 }
 
+fn heavy(most: usize) -> Status {
+    let metadata = HashMap::from([("limit".to_owned(), most.to_string())]);
+    let details = ErrorDetails::with_error_info("TOO_MANY_REQUESTS", ERROR_DOMAIN, metadata);
+    let message = format!(
+        "no decision was made: the messages of open requests take {most} bytes already; ask again a little later"
+    );
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
 /// As the caller wrote it, `100m` for example; what is none is passed over, as tonic does.
 fn timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(TIMEOUT)?.to_str().ok()?;
@@ -193,7 +276,7 @@ mod tests {
     #[derive(Clone)]
     struct Answers(usize);
 
-    impl Service<Request<()>> for Answers {
+    impl Service<Request<Weighed>> for Answers {
         type Response = Response<Body>;
         type Error = Infallible;
         type Future = Ready<Result<Response<Body>, Infallible>>;
@@ -202,7 +285,7 @@ mod tests {
             Poll::Ready(Ok(()))
         }
 
-        fn call(&mut self, _: Request<()>) -> Self::Future {
+        fn call(&mut self, _: Request<Weighed>) -> Self::Future {
             self.0 += 1;
             ready(Ok(Response::new(Body::empty())))
         }
@@ -212,7 +295,7 @@ mod tests {
     #[derive(Clone)]
     struct Waits;
 
-    impl Service<Request<()>> for Waits {
+    impl Service<Request<Weighed>> for Waits {
         type Response = Response<Body>;
         type Error = Infallible;
         type Future = BoxFuture<Response<Body>, Infallible>;
@@ -221,18 +304,18 @@ mod tests {
             Poll::Ready(Ok(()))
         }
 
-        fn call(&mut self, _: Request<()>) -> Self::Future {
+        fn call(&mut self, _: Request<Weighed>) -> Self::Future {
             Box::pin(pending())
         }
     }
 
-    fn asked(timeout: Option<&str>) -> Request<()> {
+    fn asked(timeout: Option<&str>) -> Request<Body> {
         let request = Request::builder();
         match timeout {
             Some(timeout) => request.header(TIMEOUT, timeout),
             None => request,
         }
-        .body(())
+        .body(Body::empty())
         .unwrap()
     }
 
@@ -242,7 +325,7 @@ mod tests {
 
     #[tokio::test]
     async fn places_are_given_back_answered_or_not() {
-        let (limit, metrics) = (RequestLimit::new(2), Metrics::new("", ""));
+        let (limit, metrics) = (RequestLimit::new(2, 0), Metrics::new("", ""));
         let mut waits = Limited::new(Waits, limit.clone(), Transport::Unix, &metrics);
         let mut answers = Limited::new(Answers(0), limit.clone(), Transport::Tcp, &metrics);
         let held = (waits.call(asked(None)), waits.call(asked(None)));
@@ -260,9 +343,59 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn large_messages_have_a_bound_together() {
+        let (limit, metrics) = (RequestLimit::new(9, 100_000), Metrics::new("", ""));
+        let counter = |reason| metrics.counter(&metric::REQUESTS_SHED, &[reason, "unix"]);
+        let counters = || {
+            Arc::new(Counters { shed: counter("limit"), heavy: counter("bytes"), late: counter("deadline") })
+        };
+        let weighed = |bytes: usize| {
+            let body = Body::new(StreamBody(Some(Bytes::from(vec![0; bytes]))));
+            Weighed { body, came: 0, counted: 0, limit: limit.clone(), counters: counters() }
+        };
+        let read = async |body: &mut Weighed| {
+            std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context))
+                .await
+                .unwrap()
+                .map(|_| ())
+        };
+        // Small ones are not looked at, however many.
+        let mut small: Vec<Weighed> = (0..20).map(|_| weighed(SMALL)).collect();
+        for body in &mut small {
+            assert!(read(body).await.is_ok());
+        }
+        let (mut first, mut second, mut third) = (weighed(60_000), weighed(40_000), weighed(SMALL + 1));
+        assert!(read(&mut first).await.is_ok() && read(&mut second).await.is_ok());
+        let refused = read(&mut third).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        let info = refused.get_details_error_info().unwrap();
+        assert_eq!((info.reason.as_str(), info.metadata["limit"].as_str()), ("TOO_MANY_REQUESTS", "100000"));
+        assert_eq!(counter("bytes").get(), 1);
+        drop((second, third));
+        assert!(read(&mut weighed(40_000)).await.is_ok());
+        drop(first);
+        assert_eq!(limit.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    /// One frame.
+    struct StreamBody(Option<Bytes>);
+
+    impl HttpBody for StreamBody {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(self.0.take().map(|data| Ok(Frame::data(data))))
+        }
+    }
+
+    #[tokio::test]
     async fn who_has_stopped_waiting_is_not_answered() {
         let metrics = Metrics::new("", "");
-        let mut answers = Limited::new(Answers(0), RequestLimit::new(9), Transport::Tcp, &metrics);
+        let mut answers = Limited::new(Answers(0), RequestLimit::new(9, 0), Transport::Tcp, &metrics);
         assert_eq!(code(&answers.call(asked(Some("1H"))).await.unwrap()), Code::Ok);
         assert_eq!(code(&answers.call(asked(Some("0n"))).await.unwrap()), Code::DeadlineExceeded);
         let queued = answers.call(asked(Some("5m")));

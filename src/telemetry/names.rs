@@ -261,7 +261,8 @@ pub mod metric {
             "Connections that were closed before a call, by reason: peer, limit, handshake, identity or timeout",
             [REASON, TRANSPORT];
         REQUESTS_SHED: Counter "postern_requests_shed_total" in "{request}",
-            "Requests that were not looked at: there were too many, or the deadline had passed (limit, deadline)",
+            "Requests that were not looked at: there were too many, their messages took too much memory, or the deadline had \
+             passed (limit, bytes, deadline)",
             [REASON, TRANSPORT];
         TLS_RELOADS: Counter "postern_tls_reloads_total" in "{reload}",
             "Changes of the certificate files, by what came of them: taken or refused", [OUTCOME];
