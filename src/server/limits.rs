@@ -36,6 +36,8 @@ const TIMEOUT: &str = "grpc-timeout";
 
 /// A message is counted with the others from here on: all small ones together are as much as there may be requests.
 const SMALL: usize = 16 << 10;
+/// What gRPC puts before a message: whether it is compressed, and its length.
+const HEAD: usize = 5;
 
 /// The requests of all listeners.
 #[derive(Clone, Debug)]
@@ -61,12 +63,15 @@ struct Counters {
     late: Counter,
 }
 
-/// A message on its way in. What has come of it is held until it can be read as a whole, so it counts until then.
+/// A message on its way in. Room for all of it is made as soon as it says how long it is, and held until it can be read as a
+/// whole: so it counts with its whole length, and until then.
 #[derive(Debug)]
 pub struct Weighed {
     body: Body,
     /// What has come.
     came: usize,
+    /// Its first bytes as a number: a flag, and the length in the last four.
+    head: u64,
     /// What of it is counted with the others.
     counted: usize,
     limit: RequestLimit,
@@ -111,14 +116,25 @@ impl Drop for Place {
 }
 
 impl Weighed {
+    fn new(body: Body, limit: RequestLimit, counters: Arc<Counters>) -> Self {
+        Self { body, came: 0, head: 0, counted: 0, limit, counters }
+    }
+
     /// More has come; whether there is room for it.
-    fn add(&mut self, length: usize) -> bool {
-        self.came = self.came.saturating_add(length);
-        if self.came <= SMALL {
+    fn add(&mut self, data: &[u8]) -> bool {
+        for byte in data.iter().take(HEAD.saturating_sub(self.came)) {
+            self.head = self.head << 8 | u64::from(*byte);
+        }
+        self.came = self.came.saturating_add(data.len());
+        let announced = usize::try_from(self.head & u64::from(u32::MAX)).unwrap_or(usize::MAX);
+        // One that is larger than all may be together is refused as such by whoever reads it, before room is made.
+        let whole = if self.came < HEAD || announced > self.limit.most_bytes { 0 } else { announced };
+        let weight = self.came.max(whole);
+        if weight <= SMALL {
             return true;
         }
-        let more = self.came.saturating_sub(self.counted);
-        self.counted = self.came;
+        let more = weight.saturating_sub(self.counted);
+        self.counted = self.counted.max(weight);
         self.limit.bytes.fetch_add(more, Ordering::Relaxed).saturating_add(more) <= self.limit.most_bytes
     }
 }
@@ -134,7 +150,7 @@ impl HttpBody for Weighed {
         let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
-            && !self.add(data.len())
+            && !self.add(data)
         {
             self.counters.heavy.inc();
             return Poll::Ready(Some(Err(heavy(self.limit.most_bytes))));
@@ -191,7 +207,7 @@ where
         let (most, counters) = (self.limit.most, Arc::clone(&self.counters));
         let admitted = self.limit.take().map(|place| {
             let (limit, counters) = (self.limit.clone(), Arc::clone(&counters));
-            let request = request.map(|body| Weighed { body, came: 0, counted: 0, limit, counters });
+            let request = request.map(|body| Weighed::new(body, limit, counters));
             (self.inner.call(request), place)
         });
         LimitedFuture { admitted, deadline, patience: None, most, counters }
@@ -351,7 +367,7 @@ mod tests {
         };
         let weighed = |bytes: usize| {
             let body = Body::new(StreamBody(Some(Bytes::from(vec![0; bytes]))));
-            Weighed { body, came: 0, counted: 0, limit: limit.clone(), counters: counters() }
+            Weighed::new(body, limit.clone(), counters())
         };
         let read = async |body: &mut Weighed| {
             std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context))
@@ -374,6 +390,19 @@ mod tests {
         drop((second, third));
         assert!(read(&mut weighed(40_000)).await.is_ok());
         drop(first);
+        assert_eq!(limit.bytes.load(Ordering::Relaxed), 0);
+
+        // What is announced counts as if it were there, but for what is too large anyway.
+        let announced = |length: u32| {
+            let head = [&[0], &length.to_be_bytes()[..]].concat();
+            let body = Body::new(StreamBody(Some(head.into())));
+            Weighed::new(body, limit.clone(), counters())
+        };
+        let (mut first, mut second, mut endless) =
+            (announced(60_000), announced(60_000), announced(u32::MAX));
+        assert!(read(&mut first).await.is_ok() && read(&mut endless).await.is_ok());
+        assert!(read(&mut second).await.is_err());
+        drop((first, second));
         assert_eq!(limit.bytes.load(Ordering::Relaxed), 0);
     }
 
