@@ -781,8 +781,8 @@ async fn bundles_as_large_as_the_budget_are_swapped_within_the_limit() {
         }
     };
     swap(3).await;
-    // With less than the chart gives, so that it stands at the limit: pages of bundles are what can be given back.
-    let less = pod.injection.memory() - budget - bytes(&pod.injection.flag("cache-max-bytes"));
+    // With less than two bundles, so that it stands at the limit: their pages are what can be given back.
+    let less = budget / 2 * 3;
     let less_text = less.to_string();
     docker(&["update", "--memory", &less_text, "--memory-swap", &less_text, pod.sidecar.id()]);
     println!("the limit is {} from here on", mib(less));
