@@ -39,5 +39,7 @@ cp tests/web/Dockerfile "$context/"
 rm -r "$context/package"
 DOCKER_BUILDKIT=0 docker build -q -t postern-web:test "$context"
 
-# One at a time: the tests print times from a publication to its enforcement.
-cargo test --test containers -- --ignored --nocapture --test-threads 1 "$@"
+# What the chart renders is what the pods run.
+scripts/helm.sh --install
+# One at a time: the tests print times from a publication to its enforcement, and how much memory was taken.
+cargo test --test containers --test pods -- --ignored --nocapture --test-threads 1 "$@"

@@ -344,7 +344,7 @@ impl Bound {
             AuthorizationApi::new(authorizer.clone(), config.grpc, transport, &metrics, feed.clone(), traces)
                 .with_records(recorder.clone())
         };
-        let limit = RequestLimit::new(config.max_concurrent_requests);
+        let limit = RequestLimit::new(config.max_concurrent_requests, config.max_concurrent_bytes);
         let door = |transport| Door::new(transport, config.max_connections, &metrics);
         observe(&metrics, &authorizer, &telemetry);
         let (pushed, pushes) = (metrics.clone(), metrics.clone());

@@ -181,6 +181,10 @@ pub struct ServeArgs {
     #[arg(long, env = "POSTERN_MAX_CONCURRENT_REQUESTS", value_name = "N", default_value = "1024")]
     pub max_concurrent_requests: String,
 
+    /// What the messages of open requests may take together: a size, or `auto` for an eighth of the container's memory and at most 64MiB; more is answered RESOURCE_EXHAUSTED
+    #[arg(long, env = "POSTERN_MAX_CONCURRENT_BYTES", value_name = "SIZE", default_value = "auto")]
+    pub max_concurrent_bytes: String,
+
     /// Connections that may be open on each of the two listeners, 1 to 1000000; more are closed at once
     #[arg(long, env = "POSTERN_MAX_CONNECTIONS", value_name = "N", default_value = "1024")]
     pub max_connections: String,
@@ -321,6 +325,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// Requests of all listeners.
     pub max_concurrent_requests: usize,
+    /// Bytes of their messages; one of the largest size there may be always has room.
+    pub max_concurrent_bytes: usize,
     /// Connections of each listener.
     pub max_connections: usize,
     /// The service.
@@ -505,6 +511,14 @@ impl Config {
         let reflection = reader.bool("reflection");
         let max_concurrent_requests =
             reader.read("max-concurrent-requests", "a number from 1 to 1000000", up_to_a_million);
+        let max_concurrent_bytes = reader
+            .auto(
+                "max-concurrent-bytes",
+                "a size such as `32MiB`, or `auto`",
+                |container| container.share(8, 64 << 20),
+                size,
+            )
+            .and_then(|bytes| usize::try_from(bytes).ok());
         let max_connections = reader.read("max-connections", "a number from 1 to 1000000", up_to_a_million);
         let max_batch_items = reader.read("max-batch-items", "a number from 1 to 10000", |text| {
             text.parse().ok().filter(|items| (1..=MOST_BATCH_ITEMS).contains(items))
@@ -556,6 +570,7 @@ impl Config {
                 tls: tls?,
                 admin: admin?,
                 max_concurrent_requests: max_concurrent_requests?,
+                max_concurrent_bytes: max_concurrent_bytes?.max(max_request_bytes?),
                 max_connections: max_connections?,
                 grpc: GrpcSettings {
                     max_batch_items: max_batch_items?,
@@ -1252,22 +1267,32 @@ mod tests {
             }
             let config = Config::resolve(given, Vec::new(), &small).unwrap();
             let PolicySource::Published(remote) = config.policy else { panic!() };
-            (config.workers, config.cache.max_bytes, remote.max_bundle_bytes, config.derived)
+            let sizes = (config.cache.max_bytes, remote.max_bundle_bytes, config.max_concurrent_bytes);
+            (config.workers, sizes, config.derived)
         };
-        let (workers, cache, bundle, derived) = resolve(&[]);
-        assert_eq!((workers, cache, bundle), (1, 4 << 20, 16 << 20));
+        let (workers, sizes, derived) = resolve(&[]);
+        assert_eq!((workers, sizes), (1, (4 << 20, 16 << 20, 8 << 20)));
         let told: Vec<_> =
             derived.iter().map(|one| format!("{}={} {}", one.key, one.value, one.because)).collect();
         assert_eq!(
             told,
             [
                 "max-bundle-bytes=16777216 1/4 of the 67108864 bytes that /memory.max allows",
+                "max-concurrent-bytes=8388608 1/8 of the 67108864 bytes that /memory.max allows",
                 "cache-max-bytes=4194304 1/16 of the 67108864 bytes that /memory.max allows",
                 "workers=1 /cpu.max allows 1.500 cores",
             ]
         );
-        let written = [("workers", "3"), ("cache-max-bytes", "1MiB"), ("max-bundle-bytes", "1GiB")];
-        assert_eq!(resolve(&written), (3, 1 << 20, 1 << 30, Vec::new()));
+        let written = [
+            ("workers", "3"),
+            ("cache-max-bytes", "1MiB"),
+            ("max-bundle-bytes", "1GiB"),
+            ("max-concurrent-bytes", "2MiB"),
+        ];
+        assert_eq!(resolve(&written), (3, (1 << 20, 1 << 30, 2 << 20), Vec::new()));
+        // One message always has room.
+        let (_, sizes, _) = resolve(&[&written[..], &[("max-request-bytes", "3MiB")]].concat());
+        assert_eq!(sizes.2, 3 << 20);
         let machine = with(&[("policy", "d")]).unwrap();
         assert_eq!((machine.workers, machine.cache.max_bytes), (4, 32 << 20));
     }

@@ -172,10 +172,20 @@ impl Authority {
         self.sign(vec![SanType::IpAddress("127.0.0.1".parse().unwrap())])
     }
 
+    /// The same, that ends with a year.
+    fn server_until(&self, year: i32) -> (String, String) {
+        self.sign_until(vec![SanType::IpAddress("127.0.0.1".parse().unwrap())], year)
+    }
+
     fn sign(&self, names: Vec<SanType>) -> (String, String) {
+        self.sign_until(names, 4096)
+    }
+
+    fn sign_until(&self, names: Vec<SanType>, year: i32) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.subject_alt_names = names;
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
         (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
     }
 }
@@ -346,6 +356,32 @@ async fn certificates_are_followed_while_serving() {
     eventually("its client", async || trust.asks(process.tcp, Some(&next.client(&[]))).await.is_ok()).await;
     assert!(trust.asks(process.tcp, Some(&client)).await.is_err());
     assert_eq!(check(&old).await, Ok(v1::Decision::Allowed), "the connection of before");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_metric_says_when_the_certificate_ends() {
+    let (trust, policy) = (Trust::new(), policy());
+    // Of a chain it is the first end; the authority's own is far away.
+    let write = |year: i32| {
+        let (cert, key) = trust.servers.server_until(year);
+        trust.write("key.pem", &key);
+        trust.write("cert.pem", &(cert + &trust.servers.1));
+    };
+    // New year's days in seconds since 1970.
+    let (in_2040, in_2055) = (2_208_988_800, 2_682_374_400);
+    write(2040);
+    let process = trust.serve(policy.path(), &[]);
+    process.ready().await;
+    let ends = async || number(&process, "postern_tls_certificate_expires_timestamp_seconds").await;
+    eventually("the end of the first", async || ends().await == in_2040).await;
+    write(2055);
+    eventually("the end of the second", async || ends().await == in_2055).await;
+    // What is refused ends nothing.
+    let refused = "postern_tls_reloads_total{outcome=\"refused\"}";
+    let before = number(&process, refused).await;
+    trust.write("cert.pem", "no certificate");
+    eventually("the refusal", async || number(&process, refused).await > before).await;
+    assert_eq!(ends().await, in_2055);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -162,7 +162,8 @@ impl Point {
         let api = AuthorizationApi::new(authorizer, grpc_settings, Transport::Tcp, &metrics, feed, None)
             .with_records(records.as_ref().map(Records::recorder));
         let router =
-            grpc::router(api, &Health::new().await, grpc_settings, RequestLimit::new(usize::MAX)).unwrap();
+            grpc::router(api, &Health::new().await, grpc_settings, RequestLimit::new(usize::MAX, usize::MAX))
+                .unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));

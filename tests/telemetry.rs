@@ -872,7 +872,8 @@ async fn what_is_pushed_is_what_is_scraped() {
             "postern_metric_pushes_total",
             "postern_policy_update_failures_total",
             "postern_queries_total",
-            // Without certificates there are none to reload.
+            // Without certificates there are none to reload, and none that end.
+            "postern_tls_certificate_expires_timestamp_seconds",
             "postern_tls_reloads_total",
         ];
         let there = scraped.keys().any(|name| name.starts_with(metric.name));

@@ -78,9 +78,10 @@ const WAITING: usize = 64;
 
 /// Streams of one connection. A client that wants more at a time waits for one to end, or opens another connection.
 const STREAMS: u32 = 256;
-/// What a caller may send of one stream before it was looked at. One that is not read from must not use up what its
-/// connection may send: hyper's megabyte, of which a few streams have room.
-const STREAM_WINDOW: u32 = 256 << 10;
+/// What one stream, and twice that one connection, may send before it is read: as much as HTTP/2 begins with. A wider window
+/// makes nobody faster on one machine, and all connections together could fill the memory with what nobody has read yet. That a stream which is not read from has
+/// half of its connection's at most leaves room for the others.
+const WINDOW: u32 = 64 << 10;
 /// A peer beyond this machine that is gone says nothing; it is asked after so much silence.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
@@ -97,7 +98,8 @@ pub fn router(
     let service = Limited::new(service, limit, transport, &metrics);
     let router = Server::builder()
         .max_concurrent_streams(STREAMS)
-        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(2 * WINDOW)
         .http2_keepalive_interval((transport == Transport::Tcp).then_some(KEEP_ALIVE))
         .add_service(service)
         .add_service(health.service());

@@ -1,9 +1,10 @@
-//! How many requests there may be at a time, and how late one may be looked at.
+//! How many requests there may be at a time, how much memory their messages may take together, and how late one may be
+//! looked at.
 //!
 //! Around the service, not around the server: probes of health are answered however many requests there are. What it
 //! costs a Check is an addition when it comes, a subtraction when it goes, both relaxed on one shared number, and a look
-//! for one header; the clock is asked only where the caller gave a deadline. The future has a name: nothing is boxed
-//! unless the message is not there yet.
+//! for one header; the clock is asked only where the caller gave a deadline, and bytes are added up together only of
+//! messages that are large. The future has a name: nothing is boxed unless the message is not there yet.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -14,10 +15,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use http_body::{Frame, SizeHint};
 use tokio::time::Sleep;
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, Request, Response};
-use tonic::codegen::{Future, Service};
+use tonic::codegen::{Body as HttpBody, Bytes, Future, Service};
 use tonic::server::NamedService;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -34,6 +36,11 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Where gRPC says how long the caller waits.
 const TIMEOUT: &str = "grpc-timeout";
 
+/// A message is counted with the others from here on: all small ones together are as much as there may be requests.
+const SMALL: usize = 16 << 10;
+/// What gRPC puts before a message: whether it is compressed, and its length.
+const HEAD: usize = 5;
+
 /// The requests of all listeners, and the streams that questions come over. A stream that waits for its next question
 /// takes no place from a request; what came over it does while it is decided.
 #[derive(Clone, Debug)]
@@ -41,6 +48,8 @@ pub struct RequestLimit {
     most: usize,
     open: Arc<AtomicUsize>,
     streams: Arc<AtomicUsize>,
+    most_bytes: usize,
+    bytes: Arc<AtomicUsize>,
 }
 
 /// A service that answers so many requests at a time, and none too late.
@@ -54,7 +63,25 @@ pub struct Limited<S> {
 #[derive(Debug)]
 struct Counters {
     shed: Counter,
+    heavy: Counter,
     late: Counter,
+}
+
+/// Messages on their way in. Room for all of one is made as soon as it says how long it is, and held until it can be read
+/// as a whole: so it counts with its whole length, and until then.
+#[derive(Debug)]
+pub struct Weighed {
+    body: Body,
+    /// What of the current message has not come.
+    missing: usize,
+    /// The first bytes of the next one as a number: a flag, and the length in the last four.
+    head: u64,
+    /// How many they are.
+    headed: usize,
+    /// What of the current one is counted with the others.
+    counted: usize,
+    limit: RequestLimit,
+    counters: Arc<Counters>,
 }
 
 /// A request that has a place, or has none.
@@ -80,9 +107,10 @@ pub(super) struct Shed(usize);
 // === impls ===
 
 impl RequestLimit {
-    /// So many requests, and so many streams.
-    pub fn new(most: usize) -> Self {
-        Self { most, open: Arc::default(), streams: Arc::default() }
+    /// So many requests, and so many streams; the messages of requests are no larger than this together.
+    pub fn new(most: usize, most_bytes: usize) -> Self {
+        let (open, streams, bytes) = (Arc::default(), Arc::default(), Arc::default());
+        Self { most, open, streams, most_bytes, bytes }
     }
 
     /// A place for something to decide, if there is one.
@@ -114,11 +142,91 @@ impl Drop for Place {
     }
 }
 
+impl Weighed {
+    fn new(body: Body, limit: RequestLimit, counters: Arc<Counters>) -> Self {
+        Self { body, missing: 0, head: 0, headed: 0, counted: 0, limit, counters }
+    }
+
+    /// More has come; whether there is room for what it announces.
+    fn add(&mut self, mut data: &[u8]) -> bool {
+        loop {
+            let (came, rest) = data.split_at(self.missing.min(data.len()));
+            self.missing = self.missing.saturating_sub(came.len());
+            data = rest;
+            let Some((byte, rest)) = data.split_first() else { return true };
+            data = rest;
+            self.head = self.head << 8 | u64::from(*byte);
+            self.headed = self.headed.saturating_add(1);
+            if self.headed < HEAD {
+                continue;
+            }
+            self.missing = usize::try_from(self.head & u64::from(u32::MAX)).unwrap_or(usize::MAX);
+            (self.head, self.headed) = (0, 0);
+            // One that is larger than all may be together is refused as such by whoever reads it, before room is made.
+            let counts = (SMALL.saturating_add(1)..=self.limit.most_bytes).contains(&self.missing);
+            if counts && !self.count(self.missing) {
+                return false;
+            }
+        }
+    }
+
+    fn count(&mut self, bytes: usize) -> bool {
+        self.counted = self.counted.saturating_add(bytes);
+        self.limit.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= self.limit.most_bytes
+    }
+
+    fn release(&mut self) {
+        if self.counted > 0 {
+            self.limit.bytes.fetch_sub(self.counted, Ordering::Relaxed);
+            self.counted = 0;
+        }
+    }
+}
+
+impl HttpBody for Weighed {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        // Whoever asks for more has read what was whole.
+        if self.missing == 0 {
+            self.release();
+        }
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+            && !self.add(data)
+        {
+            self.counters.heavy.inc();
+            return Poll::Ready(Some(Err(heavy(self.limit.most_bytes))));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Weighed {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
 impl<S> Limited<S> {
     /// The service of one listener.
     pub fn new(inner: S, limit: RequestLimit, transport: Transport, metrics: &Metrics) -> Self {
         let counter = |reason| metrics.counter(&metric::REQUESTS_SHED, &[reason, transport.name()]);
-        let counters = Arc::new(Counters { shed: counter("limit"), late: counter("deadline") });
+        let (shed, heavy, late) = (counter("limit"), counter("bytes"), counter("deadline"));
+        let counters = Arc::new(Counters { shed, heavy, late });
         Self { inner, limit, counters }
     }
 }
@@ -127,9 +235,9 @@ impl<S: NamedService> NamedService for Limited<S> {
     const NAME: &'static str = S::NAME;
 }
 
-impl<S, B> Service<Request<B>> for Limited<S>
+impl<S> Service<Request<Body>> for Limited<S>
 where
-    S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
+    S: Service<Request<Weighed>, Response = Response<Body>, Error = Infallible>,
     S::Future: Unpin,
 {
     type Response = Response<Body>;
@@ -140,10 +248,14 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         let deadline = timeout(request.headers()).and_then(|timeout| Instant::now().checked_add(timeout));
-        let admitted = self.limit.take().map(|place| (self.inner.call(request), place));
         let (most, counters) = (self.limit.most, Arc::clone(&self.counters));
+        let admitted = self.limit.take().map(|place| {
+            let (limit, counters) = (self.limit.clone(), Arc::clone(&counters));
+            let request = request.map(|body| Weighed::new(body, limit, counters));
+            (self.inner.call(request), place)
+        });
         LimitedFuture { admitted, deadline, patience: None, most, counters }
     }
 }
@@ -218,6 +330,15 @@ impl fmt::Display for Shed {
     }
 }
 
+fn heavy(most: usize) -> Status {
+    let metadata = HashMap::from([("limit".to_owned(), most.to_string())]);
+    let details = ErrorDetails::with_error_info("TOO_MANY_REQUESTS", ERROR_DOMAIN, metadata);
+    let message = format!(
+        "no decision was made: the messages of open requests take {most} bytes already; ask again a little later"
+    );
+    Status::with_error_details(Code::ResourceExhausted, message, details)
+}
+
 /// As the caller wrote it, `100m` for example; what is none is passed over, as tonic does.
 fn timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(TIMEOUT)?.to_str().ok()?;
@@ -248,7 +369,7 @@ mod tests {
     #[derive(Clone)]
     struct Answers(usize);
 
-    impl Service<Request<()>> for Answers {
+    impl Service<Request<Weighed>> for Answers {
         type Response = Response<Body>;
         type Error = Infallible;
         type Future = Ready<Result<Response<Body>, Infallible>>;
@@ -257,7 +378,7 @@ mod tests {
             Poll::Ready(Ok(()))
         }
 
-        fn call(&mut self, _: Request<()>) -> Self::Future {
+        fn call(&mut self, _: Request<Weighed>) -> Self::Future {
             self.0 += 1;
             ready(Ok(Response::new(Body::empty())))
         }
@@ -267,7 +388,7 @@ mod tests {
     #[derive(Clone)]
     struct Waits;
 
-    impl Service<Request<()>> for Waits {
+    impl Service<Request<Weighed>> for Waits {
         type Response = Response<Body>;
         type Error = Infallible;
         type Future = BoxFuture<Response<Body>, Infallible>;
@@ -276,18 +397,18 @@ mod tests {
             Poll::Ready(Ok(()))
         }
 
-        fn call(&mut self, _: Request<()>) -> Self::Future {
+        fn call(&mut self, _: Request<Weighed>) -> Self::Future {
             Box::pin(pending())
         }
     }
 
-    fn asked(timeout: Option<&str>) -> Request<()> {
+    fn asked(timeout: Option<&str>) -> Request<Body> {
         let request = Request::builder();
         match timeout {
             Some(timeout) => request.header(TIMEOUT, timeout),
             None => request,
         }
-        .body(())
+        .body(Body::empty())
         .unwrap()
     }
 
@@ -297,7 +418,7 @@ mod tests {
 
     #[tokio::test]
     async fn places_are_given_back_answered_or_not() {
-        let (limit, metrics) = (RequestLimit::new(2), Metrics::new("", ""));
+        let (limit, metrics) = (RequestLimit::new(2, 0), Metrics::new("", ""));
         let mut waits = Limited::new(Waits, limit.clone(), Transport::Unix, &metrics);
         let mut answers = Limited::new(Answers(0), limit.clone(), Transport::Tcp, &metrics);
         let held = (waits.call(asked(None)), waits.call(asked(None)));
@@ -315,9 +436,82 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn large_messages_have_a_bound_together() {
+        let (limit, metrics) = (RequestLimit::new(9, 100_000), Metrics::new("", ""));
+        let counter = |reason| metrics.counter(&metric::REQUESTS_SHED, &[reason, "unix"]);
+        let counters = || {
+            Arc::new(Counters { shed: counter("limit"), heavy: counter("bytes"), late: counter("deadline") })
+        };
+        // A message that says how long it is, and so much of it in one frame after the other.
+        let announced = |length: u32, frames: &[usize]| {
+            let head = [&[0], &length.to_be_bytes()[..]].concat();
+            let frames = frames.iter().map(|bytes| Bytes::from(vec![7; *bytes]));
+            let body = Body::new(Frames(std::iter::once(Bytes::from(head)).chain(frames).collect()));
+            Weighed::new(body, limit.clone(), counters())
+        };
+        let read = async |body: &mut Weighed| {
+            let frame = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await;
+            frame.map(|frame| frame.map(drop))
+        };
+        let held = || limit.bytes.load(Ordering::Relaxed);
+        // Small ones are not looked at, however many.
+        let small = u32::try_from(SMALL).unwrap();
+        let mut many: Vec<Weighed> = (0..20).map(|_| announced(small, &[])).collect();
+        for body in &mut many {
+            assert!(read(body).await.unwrap().is_ok());
+        }
+        assert_eq!(held(), 0);
+        // What is announced counts as if it were there, but for what is too large anyway.
+        let (mut first, mut second) = (announced(60_000, &[]), announced(40_000, &[]));
+        let (mut third, mut endless) = (announced(small + 1, &[]), announced(u32::MAX, &[]));
+        assert!(read(&mut first).await.unwrap().is_ok() && read(&mut second).await.unwrap().is_ok());
+        assert!(read(&mut endless).await.unwrap().is_ok());
+        assert_eq!(held(), 100_000);
+        let refused = read(&mut third).await.unwrap().unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        let info = refused.get_details_error_info().unwrap();
+        assert_eq!((info.reason.as_str(), info.metadata["limit"].as_str()), ("TOO_MANY_REQUESTS", "100000"));
+        assert_eq!(counter("bytes").get(), 1);
+        drop((second, third));
+        assert!(read(&mut announced(40_000, &[])).await.unwrap().is_ok());
+        drop(first);
+        assert_eq!(held(), 0);
+        // Of many messages over one stream each counts by itself, until it was there and more is asked for.
+        let mut stream = announced(60_000, &[30_000, 30_000, 5, 7]);
+        for held_then in [60_000, 60_000, 60_000, 0, 0] {
+            assert!(read(&mut stream).await.unwrap().is_ok());
+            assert_eq!(held(), held_then);
+        }
+        assert!(read(&mut stream).await.is_none());
+        let heads = [&[0, 0, 0, 0, 2, 1, 1, 0][..], &[0, 0, 0xea], &[0x60, 1]].map(Bytes::from_static);
+        let mut stream = Weighed::new(Body::new(Frames(heads.into())), limit.clone(), counters());
+        for held_then in [0, 0, 60_000] {
+            assert!(read(&mut stream).await.unwrap().is_ok());
+            assert_eq!(held(), held_then);
+        }
+        drop(stream);
+        assert_eq!(held(), 0);
+    }
+
+    /// One after the other.
+    struct Frames(std::collections::VecDeque<Bytes>);
+
+    impl HttpBody for Frames {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(self.0.pop_front().map(|data| Ok(Frame::data(data))))
+        }
+    }
+
+    #[tokio::test]
     async fn who_has_stopped_waiting_is_not_answered() {
         let metrics = Metrics::new("", "");
-        let mut answers = Limited::new(Answers(0), RequestLimit::new(9), Transport::Tcp, &metrics);
+        let mut answers = Limited::new(Answers(0), RequestLimit::new(9, 0), Transport::Tcp, &metrics);
         assert_eq!(code(&answers.call(asked(Some("1H"))).await.unwrap()), Code::Ok);
         assert_eq!(code(&answers.call(asked(Some("0n"))).await.unwrap()), Code::DeadlineExceeded);
         let queued = answers.call(asked(Some("5m")));

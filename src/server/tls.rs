@@ -31,6 +31,8 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
+use x509_cert::certificate::{CertificateInner, Raw};
+use x509_cert::der::Decode;
 
 use crate::metrics::{Counter, Metrics};
 use crate::telemetry::names::metric;
@@ -72,6 +74,8 @@ pub struct TlsProblems(pub Vec<String>);
 pub struct TlsReloader {
     settings: TlsSettings,
     tls: Tls,
+    /// When the chain in use ends, in seconds since 1970.
+    expires: u64,
     /// Of the files that were last taken or refused.
     judged: Contents,
     /// Of the last look.
@@ -103,9 +107,10 @@ impl Tls {
     /// Reads the files for the first time.
     pub fn start(settings: TlsSettings) -> Result<(Self, TlsReloader), TlsProblems> {
         let files = Files::read(&settings);
-        let tls = Self(Arc::new(ArcSwap::from_pointee(files.config(&settings)?)));
+        let (config, expires) = files.config(&settings)?;
+        let tls = Self(Arc::new(ArcSwap::from_pointee(config)));
         let contents = files.contents();
-        Ok((tls.clone(), TlsReloader { settings, tls, judged: contents, seen: contents }))
+        Ok((tls.clone(), TlsReloader { settings, tls, expires, judged: contents, seen: contents }))
     }
 
     async fn handshake(
@@ -157,6 +162,8 @@ impl TlsReloader {
     pub async fn run(mut self, metrics: Metrics) {
         let outcome = |outcome| metrics.counter(&metric::TLS_RELOADS, &[outcome]);
         let (taken, refused) = (outcome("taken"), outcome("refused"));
+        let expires = metrics.gauge(&metric::TLS_EXPIRES, &[]);
+        expires.set(self.expires);
         let mut ticks = tokio::time::interval(LOOK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -168,6 +175,8 @@ impl TlsReloader {
             });
             let Ok((this, outcome)) = look.await else { return };
             self = this;
+            // Before the count, so that whoever sees a reload sees its certificate.
+            expires.set(self.expires);
             self.tell(outcome, &taken, &refused);
         }
     }
@@ -181,7 +190,10 @@ impl TlsReloader {
             return None;
         }
         self.judged = contents;
-        Some(files.config(&self.settings).map(|config| self.tls.0.store(Arc::new(config))))
+        Some(files.config(&self.settings).map(|(config, expires)| {
+            self.tls.0.store(Arc::new(config));
+            self.expires = expires;
+        }))
     }
 
     fn tell(&self, outcome: Option<Result<(), TlsProblems>>, taken: &Counter, refused: &Counter) {
@@ -227,14 +239,14 @@ impl Files {
         hash.finalize().into()
     }
 
-    /// All problems at once.
-    fn config(&self, settings: &TlsSettings) -> Result<ServerConfig, TlsProblems> {
+    /// What connections are accepted with, and when its chain ends. All problems at once.
+    fn config(&self, settings: &TlsSettings) -> Result<(ServerConfig, u64), TlsProblems> {
         let mut problems = Vec::new();
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut tell = |setting: &str, path: &Path, problem: String| {
             problems.push(format!("`{}` (`--{setting}`): {problem}", path.display()));
         };
-        let chain = certificates(&self.cert);
+        let chain = certificates(&self.cert).and_then(|chain| Ok((end(&chain)?, chain)));
         if let Err(problem) = &chain {
             tell("tls-cert", &settings.cert, problem.clone());
         }
@@ -251,7 +263,7 @@ impl Files {
         if let Err(problem) = &clients {
             tell("tls-client-ca", &settings.client_ca, problem.clone());
         }
-        if let (Ok(chain), Ok(key), Ok(clients)) = (chain, key, clients) {
+        if let (Ok((expires, chain)), Ok(key), Ok(clients)) = (chain, key, clients) {
             let config = ServerConfig::builder_with_provider(provider)
                 .with_safe_default_protocol_versions()
                 .map(|builder| builder.with_client_cert_verifier(clients))
@@ -261,7 +273,7 @@ impl Files {
                     config.alpn_protocols = vec![b"h2".to_vec()];
                     config.session_storage = Arc::new(NoServerSessionStorage {});
                     config.send_tls13_tickets = 0;
-                    return Ok(config);
+                    return Ok((config, expires));
                 }
                 Err(error) => {
                     tell(
@@ -284,6 +296,17 @@ fn certificates(pem: &Result<Vec<u8>, String>) -> Result<Vec<CertificateDer<'sta
         Ok(_) => Err("wanted certificates as PEM; there is none".into()),
         Err(error) => Err(format!("wanted certificates as PEM: {error}")),
     }
+}
+
+/// When the first of a chain ends: from then on clients refuse all of it. In seconds since 1970.
+fn end(chain: &[CertificateDer<'_>]) -> Result<u64, String> {
+    let ends = chain.iter().enumerate().map(|(number, certificate)| {
+        // Of everything else in it rustls is the judge.
+        let parsed = CertificateInner::<Raw>::from_der(certificate)
+            .map_err(|error| format!("certificate {}: {error}", number.saturating_add(1)))?;
+        Ok(parsed.tbs_certificate().validity().not_after.to_unix_duration().as_secs())
+    });
+    ends.reduce(|one, other| Ok(one?.min(other?))).unwrap_or(Ok(0))
 }
 
 /// An authority that cannot be read is a reason to refuse all: whoever it vouches for would be locked out unnoticed.

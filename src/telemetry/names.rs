@@ -290,10 +290,13 @@ pub mod metric {
             "Connections that were closed before a call, by reason: peer, limit, handshake, identity or timeout",
             [REASON, TRANSPORT];
         REQUESTS_SHED: Counter "postern_requests_shed_total" in "{request}",
-            "Requests that were not looked at: there were too many, or the deadline had passed (limit, deadline)",
+            "Requests that were not looked at: there were too many, their messages took too much memory, or the deadline had \
+             passed (limit, bytes, deadline)",
             [REASON, TRANSPORT];
         TLS_RELOADS: Counter "postern_tls_reloads_total" in "{reload}",
             "Changes of the certificate files, by what came of them: taken or refused", [OUTCOME];
+        TLS_EXPIRES: Gauge "postern_tls_certificate_expires_timestamp_seconds" in "s",
+            "Until when the certificate of the TCP listener is valid, and what leads to its authority", [];
         CACHE_ENTRIES: Gauge "postern_cache_entries" in "{entry}", "Entries in the decision cache", [];
         CACHE_BYTES: Gauge "postern_cache_bytes" in "By", "Bytes in the decision cache, keys included", [];
         POLICY_SERIAL: Gauge "postern_policy_serial" in "",

@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -39,7 +40,7 @@ LIBRARY = ROOT / "charts/postern-sidecar"
 CASES = [(chart, path.stem) for chart in CHARTS for path in sorted((HERE / "cases" / chart).glob("*.yaml"))]
 HELMS = ["4", "3"]
 # The oldest that the charts take, the newest, and some between.
-KUBERNETES = ["1.29", "1.31", "1.33", "1.35", "1.37"]
+KUBERNETES = ["1.29", "1.31", "1.33", "1.35", "1.36", "1.37"]
 NAMESPACE = "postern-system"
 BINARY = os.environ.get("POSTERN_BIN")
 IMAGE = os.environ.get("POSTERN_IMAGE")
@@ -1212,6 +1213,80 @@ class WalkThrough(unittest.TestCase):
                 # What the text promises of them.
                 for words in ("the policy is valid", '"path": "/spec/initContainers"', "another resource group"):
                     self.assertIn(words, output)
+
+
+class WalkThroughInACluster(unittest.TestCase):
+    """The commands of the walk-through that need a cluster: as far as they can be asked without one."""
+
+    def setUp(self):
+        text = (ROOT / "docs/kubernetes.md").read_text()
+        blocks = [block for block in re.findall(r"```sh\n(.*?)```", text, re.S) if not block.startswith("# run\n")]
+        lines = "".join(blocks).replace("\\\n", " ").replace("REGISTRY", "registry.example.org").splitlines()
+        self.commands = [shlex.split(line) for line in lines]
+        self.assertGreater(len(self.commands), 10)
+
+    def test_helm_takes_them_and_they_name_what_is_rendered(self):
+        with tempfile.TemporaryDirectory() as work:
+            keys = pathlib.Path(work)
+            for name, content in [("root.json", '{"signed":{"_type":"root","version":1}}'), ("timestamp.pem", "key")]:
+                (keys / name).write_text(content)
+            for major in HELMS:
+                self.ask(major, keys)
+
+    def ask(self, major, keys):
+        installed, rendered, programs, secrets = {}, {}, set(), set()
+        for command in self.commands:
+            program, *arguments = [argument.replace("keys/", f"{keys}/") for argument in command]
+            programs.add(program)
+            with self.subTest(helm=major, command=command):
+                if program == "helm" and arguments[0] in ("install", "upgrade"):
+                    name = arguments[1]
+                    own = [a for a in arguments[2:] if a not in ("--create-namespace", "--reuse-values")]
+                    # An upgrade that uses the values of before is asked with them.
+                    installed[name] = installed.get(name, []) + (own if arguments[0] == "install" else own[1:])
+                    rendered[name] = documents(helm(major, "template", name, *installed[name]).stdout)
+                elif program == "helm":
+                    self.assertEqual(arguments[0], "test")
+                    hooks = [d["metadata"].get("annotations", {}).get("helm.sh/hook") for d in rendered[arguments[1]]]
+                    self.assertEqual(hooks.count("test"), 2, "as the text says")
+                elif program == "kubectl":
+                    self.kubectl(major, arguments, rendered, secrets)
+        self.assertEqual(programs, {"docker", "git", "helm", "just", "kubectl"})
+        # What the upgrade is told to use is what was made before.
+        used = {volume["secret"]["secretName"] for d in rendered["postern"] if d["kind"] == "CronJob"
+                for pod in pods(d) for volume in pod["spec"]["volumes"] if "secret" in volume}  # fmt: skip
+        self.assertEqual(used, secrets)
+
+    def kubectl(self, major, arguments, rendered, secrets):
+        namespace = arguments[arguments.index("--namespace") + 1] if "--namespace" in arguments else None
+        domain = injector_config(rendered["postern"])["domain"]
+        everything = [document for one in rendered.values() for document in one]
+        if "create" in arguments:
+            done = subprocess.run(
+                [ROOT / f".tools/helm{major}/kubectl", *arguments, "--dry-run=client", "--output=json"],
+                capture_output=True, text=True,
+            )  # fmt: skip
+            self.assertEqual(done.returncode, 0, done.stderr)
+            made = json.loads(done.stdout)
+            self.assertEqual((made["metadata"]["namespace"], set(made["data"])), (namespace, {"root.json", "timestamp.pem"}))
+            secrets.add(made["metadata"]["name"])
+        if "--patch" in arguments:
+            patch = json.loads(arguments[arguments.index("--patch") + 1])
+            self.assertEqual(patch["spec"]["template"]["metadata"]["labels"], {f"{domain}/inject": "true"})
+        if "label" in arguments:
+            self.assertEqual(arguments[-1], f"{domain}/inject=true")
+        if "--selector" in arguments:
+            labels = injector_config(rendered["postern"])["profiles"]["default"]["podLabels"]
+            self.assertIn(arguments[arguments.index("--selector") + 1], [f"{key}={value}" for key, value in labels.items()])
+        # `shop` is the reader's own.
+        for kind, name in re.findall(r"\b(deployment|job)/([-\w]+)", " ".join(arguments)):
+            if namespace == "shop":
+                continue
+            [found] = [d for d in everything if (d["kind"].lower(), d["metadata"]["name"]) == (kind, name)]
+            if "--container" in arguments:
+                [pod] = pods(found)
+                names = [container["name"] for container in pod["spec"]["containers"]]
+                self.assertIn(arguments[arguments.index("--container") + 1], names)
 
 
 class Packages(unittest.TestCase):

@@ -61,7 +61,8 @@ impl Sidecar {
                 None,
             );
             let router =
-                grpc::router(api, &Health::new().await, settings, RequestLimit::new(usize::MAX)).unwrap();
+                grpc::router(api, &Health::new().await, settings, RequestLimit::new(usize::MAX, usize::MAX))
+                    .unwrap();
             let listener = UnixListenerStream::new(tokio::net::UnixListener::bind(&path).unwrap());
             tokio::spawn(router.serve_with_incoming(listener));
             let channel = Endpoint::try_from(format!("unix://{}", path.display())).unwrap();

@@ -31,7 +31,7 @@ args:
   {{- end }}
   - --drain-delay={{ $v.drain.delay }}
   - --drain-grace={{ $v.drain.grace }}
-  {{- range $key := list "maxBundleBytes" "cacheMaxBytes" "workers" "pollInterval" "maxAge" "whenStale" "whenExpired" "lenient" "strictWildcards" "conditionExtensions" "reloadDebounce" "reflection" "maxBatchItems" "maxRequestBytes" "maxConcurrentRequests" "maxConnections" "udsAllowUids" "udsAllowGids" "cache" "traceKeep" "tracePrincipals" "traceBaggage" "traceGenAi" "logFormat" "logLevel" }}
+  {{- range $key := list "maxBundleBytes" "cacheMaxBytes" "workers" "pollInterval" "maxAge" "whenStale" "whenExpired" "lenient" "strictWildcards" "conditionExtensions" "reloadDebounce" "reflection" "maxBatchItems" "maxRequestBytes" "maxConcurrentRequests" "maxConcurrentBytes" "maxConnections" "udsAllowUids" "udsAllowGids" "cache" "traceKeep" "tracePrincipals" "traceBaggage" "traceGenAi" "logFormat" "logLevel" }}
   {{- $value := get $v $key }}
   {{- if not (has (toString $value) (list "" "<nil>")) }}
   - {{ printf "--%s=%v" (kebabcase $key) (ternary (int64 $value) $value (kindIs "float64" $value)) | quote }}
