@@ -423,6 +423,7 @@ impl Bound {
                 metrics: metrics.clone(),
                 authorizer: authorizer.clone(),
                 serving: Handle::current(),
+                traced: telemetry.traces().is_some_and(|traces| traces.propagators.trace_context),
             };
             let task = admin.handle.spawn(admin::serve(listener, state));
             tasks.spawn(async move {

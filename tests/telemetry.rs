@@ -13,6 +13,9 @@
 )]
 
 mod common;
+#[path = "common/publisher.rs"]
+#[allow(dead_code, reason = "shared with other tests")]
+mod publisher;
 #[path = "common/receiver.rs"]
 #[allow(dead_code, unreachable_pub, reason = "shared with other tests")]
 mod receiver;
@@ -42,6 +45,7 @@ use postern::server::grpc::{AuthorizationApi, GrpcSettings};
 use postern::server::status::PolicyFeed;
 use postern::source::dir::{LoadOptions, load};
 use postern::telemetry::names::{self, Kind};
+use publisher::Publisher;
 use receiver::{Mood, Receiver, attribute, of_event, value};
 use tonic::transport::{Channel, Identity};
 use tonic::{Code, Request};
@@ -459,22 +463,35 @@ async fn over_http_with_baggage_headers_and_gzip() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_tls_only_to_whom_the_authority_vouches_for() {
+async fn grpc_over_tls_only_to_whom_the_authority_vouches_for() {
+    over_tls("grpc").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_over_tls_only_to_whom_the_authority_vouches_for() {
+    over_tls("http/protobuf").await;
+}
+
+async fn over_tls(protocol: &str) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".into()]).unwrap();
     let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
-    let identity = Identity::from_pem(&certificate, &key);
-    let (receiver, address) = Receiver::grpc_on("127.0.0.1:0".parse().unwrap(), Some(identity)).await;
+    let identity = Some(Identity::from_pem(&certificate, &key));
+    let (receiver, address) = match protocol {
+        "grpc" => Receiver::grpc_on("127.0.0.1:0".parse().unwrap(), identity).await,
+        _ => Receiver::http_with(identity).await,
+    };
+    let protocol = ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol);
     let dir = policy();
     let authority = dir.path().join("ca.pem");
     std::fs::write(&authority, &certificate).unwrap();
     let endpoint = format!("https://localhost:{}", address.port());
-    let trusted =
-        [(ENDPOINT, endpoint.as_str()), ("OTEL_EXPORTER_OTLP_CERTIFICATE", authority.to_str().unwrap())];
+    let authority = ("OTEL_EXPORTER_OTLP_CERTIFICATE", authority.to_str().unwrap());
+    let trusted = [(ENDPOINT, endpoint.as_str()), authority, protocol];
     let (_process, mut client) = sending(dir.path(), address, &[], &trusted).await;
     client.check(traced("tls", Some("01"), request(ALICE, READ, &vault("app")))).await.unwrap();
     arrived(&receiver, "tls").await;
     // Without the authority it is a stranger: nothing is sent, and that is counted.
-    let stranger = [(ENDPOINT, endpoint.as_str()), ("OTEL_BSP_EXPORT_TIMEOUT", "300")];
+    let stranger = [(ENDPOINT, endpoint.as_str()), ("OTEL_BSP_EXPORT_TIMEOUT", "300"), protocol];
     let (process, mut client) = sending(dir.path(), address, &[], &stranger).await;
     client.check(traced("stranger", Some("01"), request(ALICE, READ, &vault("app")))).await.unwrap();
     eventually("it is lost", async || Fate::of(&process).await.unreachable > 0).await;
@@ -513,6 +530,114 @@ async fn an_update_is_a_span_of_its_own_with_its_steps() {
     assert_eq!(failed.status.unwrap_or_default().code(), StatusCode::Error);
     let (_, text) = http(process.admin, "/metrics").await;
     assert_eq!(series(&text, "postern_policy_activations_total"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_from_a_repository_is_a_span_too() {
+    let (receiver, address) = Receiver::grpc().await;
+    let mut publisher = Publisher::new().await;
+    let endpoint = format!("http://{address}");
+    let (source, root) = (publisher.repository(), publisher.root());
+    let arguments =
+        ["--source", &source.display().to_string(), "--trusted-root", &root];
+    let process =
+        Process::serve(&[&arguments[..], &["--poll", "1s"]].concat(), &[(ENDPOINT, endpoint.as_str()), SOON]);
+    process.ready().await;
+    publisher.publish_another(2).await;
+    let steps_of = |update: &Span| -> Vec<String> {
+        let spans = receiver.spans();
+        let below = spans.iter().filter(|span| span.parent_span_id == update.span_id);
+        below.map(|span| span.name.clone()).collect()
+    };
+    let ended = |outcome: &'static str| {
+        let spans = receiver.spans().into_iter().filter(|span| span.name == "policy.update");
+        let said = |span: &Span| attribute(span, "postern.policy.update.outcome");
+        spans.filter(|span| said(span).as_deref() == Some(outcome)).collect::<Vec<_>>()
+    };
+    eventually("two updates", async || ended("activated").len() == 2).await;
+    for update in ended("activated") {
+        assert_says(&update, &[("postern.policy.source", &source.display().to_string())]);
+        let steps = steps_of(&update);
+        assert!(steps.starts_with(&["policy.fetch".to_owned()]), "{steps:?}");
+        assert!(steps.ends_with(&["policy.verify".to_owned(), "policy.activate".to_owned()]), "{steps:?}");
+    }
+    eventually("a look without news", async || !ended("unchanged").is_empty()).await;
+    assert_eq!(steps_of(&ended("unchanged")[0]), ["policy.fetch"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_published_is_in_the_trace_of_the_pipeline() {
+    let (receiver, address) = Receiver::grpc().await;
+    let (dir, policy) = (tempfile::tempdir().unwrap(), policy());
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let (repository, keys) = (at("repository"), at("keys"));
+    let policy = policy.path().display().to_string();
+    let run = async |endpoint: &str, arguments: &[&str]| {
+        let header = format!("00-{TRACE}-{PARENT}-01");
+        let mut command = postern();
+        command.args(arguments).env("TRACEPARENT", header).env(ENDPOINT, endpoint);
+        command.env("OTEL_BSP_EXPORT_TIMEOUT", "300");
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let endpoint = format!("http://{address}");
+    let to = ["--to", &repository, "--keys", &keys];
+    let place = ["--at", &repository, "--keys", &keys];
+    let publish = [&["publish", &policy][..], &to].concat();
+    let refresh = [&["repo", "refresh"][..], &place].concat();
+    for arguments in [&[&["repo", "init", "--dev"][..], &place].concat(), &publish, &refresh] {
+        assert_eq!(run(&endpoint, arguments).await, (Some(0), String::new()), "{arguments:?}");
+    }
+    // The same policy once more: a conflict.
+    assert_eq!(run(&endpoint, &publish).await.0, Some(1));
+    // All has arrived when the command ends.
+    let spans = receiver.spans();
+    let commands: Vec<&Span> = spans.iter().filter(|span| hex(&span.parent_span_id) == PARENT).collect();
+    let names: Vec<&str> = commands.iter().map(|span| span.name.as_str()).collect();
+    assert_eq!(names, ["repository.init", "policy.publish", "repository.refresh", "policy.publish"]);
+    for (command, wanted) in commands.iter().zip([
+        &["repository.write"][..],
+        &["policy.compile", "repository.open", "repository.write"],
+        &["repository.open", "repository.write"],
+        &["policy.compile", "repository.open", "repository.write"],
+    ]) {
+        assert_eq!(hex(&command.trace_id), TRACE);
+        assert_says(command, &[("postern.policy.source", &repository)]);
+        let steps = spans.iter().filter(|span| span.parent_span_id == command.span_id);
+        assert_eq!(steps.map(|span| span.name.as_str()).collect::<Vec<_>>(), wanted);
+    }
+    assert_says(commands[1], &[("postern.policy.serial", "1")]);
+    assert_eq!(commands[1].status.clone().unwrap_or_default().code(), StatusCode::Unset);
+    assert_eq!(commands[3].status.clone().unwrap_or_default().code(), StatusCode::Error);
+    assert!(attribute(commands[3], "error.type").is_some());
+    // A receiver that is gone keeps nobody from publishing, and that nothing arrived is told.
+    let (code, said) = run("http://127.0.0.1:1", &refresh).await;
+    assert_eq!(code, Some(0));
+    assert!(said.contains("spans of this could not be sent"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_admin_endpoint_is_seen_in_traces_that_lead_to_it_and_no_others() {
+    let (receiver, address) = Receiver::grpc().await;
+    let dir = policy();
+    let (process, _client) = sending(dir.path(), address, &[], &[]).await;
+    let url = |path: &str| format!("http://{}{path}", process.admin);
+    let client = reqwest::Client::new();
+    for path in ["/readyz", "/metrics", "/nowhere"] {
+        client.get(url(path)).send().await.unwrap();
+        let header = format!("00-{TRACE}-{PARENT}-01");
+        client.get(url(path)).header("traceparent", header).send().await.unwrap();
+    }
+    let of_admin = || -> Vec<Span> {
+        let spans = receiver.spans().into_iter();
+        spans.filter(|span| attribute(span, "http.route").is_some()).collect()
+    };
+    eventually("two spans", async || of_admin().len() == 2).await;
+    for (span, path) in of_admin().iter().zip(["/readyz", "/metrics"]) {
+        assert_eq!((span.name.clone(), hex(&span.trace_id)), (format!("GET {path}"), TRACE.to_owned()));
+        assert_eq!((hex(&span.parent_span_id), span.kind()), (PARENT.to_owned(), SpanKind::Server));
+        assert_says(span, &[("http.route", path), ("http.response.status_code", "200")]);
+    }
 }
 
 // === what becomes of spans ===

@@ -20,6 +20,7 @@ mod replay;
 mod repo;
 mod report;
 mod serve;
+mod traced;
 mod validate;
 
 use ask::{check, explain, status, what_can, who_can};

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use clap::Args;
+use tracing::Instrument;
 
 use crate::bundle;
 use crate::repository::{About, Lifetime, Lifetimes, Options, Publication, PublishError, Published};
 
 use super::repo::{self, Failure, Place};
+use super::traced::{self, Writes};
 use super::validate::HowToLoad;
 use super::{Exit, print};
 
@@ -112,11 +114,11 @@ impl<'a> Told<'a> {
 }
 
 pub(super) fn run(arguments: &PublishArgs) -> Exit {
-    repo::done(arguments.json, repo::block_on(publish(arguments)))
+    repo::done(arguments.json, traced::block_on(Writes::Publish, &arguments.to, publish(arguments)))
 }
 
 async fn publish(arguments: &PublishArgs) -> Result<Exit, Failure> {
-    let content = content(arguments)?;
+    let content = traced::compiling().in_scope(|| content(arguments))?;
     let place = Place { at: &arguments.to, keys: &arguments.keys };
     let mut repository = place.open().await?;
     let about = About {
@@ -131,8 +133,12 @@ async fn publish(arguments: &PublishArgs) -> Result<Exit, Failure> {
         ..Lifetimes::default()
     };
     let options = Options { lifetimes, force: arguments.force, take_over: arguments.take_over };
-    match repository.publish(content.bytes, about, options, repo::now()).await {
-        Ok(published) => tell(&published, &arguments.to, arguments.json),
+    let writing = repository.publish(content.bytes, about, options, repo::now());
+    match writing.instrument(traced::writing()).await {
+        Ok(published) => {
+            traced::published(&published.publication);
+            tell(&published, &arguments.to, arguments.json)
+        }
         Err(PublishError::Same { serial }) if arguments.if_changed => unchanged(serial, arguments),
         Err(error) => Err(error.into()),
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
+use tracing::Instrument;
 
 use crate::clock::Clock;
 use crate::repository::{
@@ -13,6 +14,7 @@ use crate::repository::{
     PublishError, Recover, Repository, RoleType, Status, Store,
 };
 
+use super::traced::{self, Writes};
 use super::{Exit, bundle, print, print_error, print_json, publish, report};
 
 pub(super) const EXAMPLES: &str = "\
@@ -188,6 +190,11 @@ impl Failure {
     pub(super) fn failed(message: String) -> Self {
         Self { exit: Exit::Failed, code: "FAILED", message }
     }
+
+    /// Why, for programs.
+    pub(super) const fn code(&self) -> &'static str {
+        self.code
+    }
 }
 
 impl From<bundle::Failure> for Failure {
@@ -239,7 +246,8 @@ impl Place<'_> {
     }
 
     async fn open_as(&self, recover: Recover) -> Result<Repository, Failure> {
-        Ok(Repository::open(self.store(false)?, Keys::open(self.keys)?, recover).await?)
+        let opened = Repository::open(self.store(false)?, Keys::open(self.keys)?, recover);
+        Ok(opened.instrument(traced::opening()).await?)
     }
 }
 
@@ -251,16 +259,25 @@ impl WhereArgs {
 
 pub(super) fn run(arguments: &RepoArgs) -> Exit {
     let (json, result) = match &arguments.command {
-        RepoCommand::Init(arguments) => (arguments.place.json, block_on(init(arguments))),
-        RepoCommand::Refresh(arguments) => (arguments.place.json, block_on(refresh(arguments))),
+        RepoCommand::Init(arguments) => writing(Writes::Init, &arguments.place, init(arguments)),
+        RepoCommand::Refresh(arguments) => writing(Writes::Refresh, &arguments.place, refresh(arguments)),
         RepoCommand::History(arguments) => (arguments.place.json, block_on(history(arguments))),
-        RepoCommand::Rollback(arguments) => (arguments.place.json, block_on(rollback(arguments))),
-        RepoCommand::RotateKey(arguments) => (arguments.place.json, block_on(rotate(arguments))),
+        RepoCommand::Rollback(arguments) => writing(Writes::Rollback, &arguments.place, rollback(arguments)),
+        RepoCommand::RotateKey(arguments) => writing(Writes::RotateKey, &arguments.place, rotate(arguments)),
         RepoCommand::Status(arguments) => (arguments.place.json, block_on(status(arguments))),
     };
     done(json, result)
 }
 
+fn writing(
+    writes: Writes,
+    place: &WhereArgs,
+    what: impl Future<Output = Result<Exit, Failure>>,
+) -> (bool, Result<Exit, Failure>) {
+    (place.json, traced::block_on(writes, &place.at, what))
+}
+
+/// Runs a command that only reads, and whatever has done its part about spans.
 pub(super) fn block_on(what: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -311,7 +328,8 @@ async fn init(arguments: &InitArgs) -> Result<Exit, Failure> {
     let store = place.place().store(true)?;
     let keys = Keys::create(&place.keys, *dev)?;
     let lifetimes = Lifetimes { root: *root_expires, timestamp: *timestamp_expires, ..Lifetimes::default() };
-    let repository = Repository::init(store, keys, lifetimes, now()).await?;
+    let begun = Repository::init(store, keys, lifetimes, now()).instrument(traced::writing());
+    let repository = begun.await?;
     let (at, keys) = (&place.at, place.keys.display());
     let root = repository.keys().root_path();
     if place.json {
@@ -340,7 +358,7 @@ async fn refresh(arguments: &RefreshArgs) -> Result<Exit, Failure> {
     let recover = if *recover { Recover::Yes } else { Recover::No };
     let mut repository = place.place().open_as(recover).await?;
     let lifetimes = Lifetimes { timestamp: *timestamp_expires, ..Lifetimes::default() };
-    let renewed = repository.refresh(lifetimes, recover, now()).await?;
+    let renewed = repository.refresh(lifetimes, recover, now()).instrument(traced::writing()).await?;
     if place.json {
         return told(&serde_json::json!({
             "timestamp": renewed.timestamp,
@@ -362,7 +380,8 @@ async fn rollback(arguments: &RollbackArgs) -> Result<Exit, Failure> {
     let lifetimes = Lifetimes { targets: *expires, timestamp: *timestamp_expires, ..Lifetimes::default() };
     let options = Options { lifetimes, force: *force, take_over: *take_over };
     let about = About { message: message.clone(), by: by(who.as_deref()), ..About::default() };
-    let published = repository.rollback(*serial, about, options, now()).await?;
+    let published = repository.rollback(*serial, about, options, now()).instrument(traced::writing()).await?;
+    traced::published(&published.publication);
     publish::tell(&published, &place.at, place.json)
 }
 
@@ -372,7 +391,8 @@ async fn rotate(arguments: &RotateArgs) -> Result<Exit, Failure> {
     let mut repository = place.place().open_as(recover).await?;
     let lifetimes = Lifetimes { root: *root_expires, timestamp: *timestamp_expires, ..Lifetimes::default() };
     let who = by(who.as_deref());
-    let rotated = repository.rotate_key(role.role(), &who, lifetimes, recover, now()).await?;
+    let rotated = repository.rotate_key(role.role(), &who, lifetimes, recover, now());
+    let rotated = rotated.instrument(traced::writing()).await?;
     if place.json {
         return told(&serde_json::json!({
             "role": role.role().to_string(),

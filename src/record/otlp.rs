@@ -6,11 +6,11 @@ use std::mem;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
-use opentelemetry_proto::tonic::logs::v1::{LogRecord, SeverityNumber};
+use bytes::Bytes;
+use opentelemetry_proto::tonic::logs::v1::SeverityNumber;
 
 use crate::model::{Decision, Plane};
-use crate::telemetry::logs::LogSender;
+use crate::telemetry::logs::{LogEncoder, LogSender};
 use crate::telemetry::send::{NotTaken, Taken};
 
 use super::entry::{Entry, Item};
@@ -22,14 +22,20 @@ use super::tally::{Kind, Loss, sink_index};
 
 /// Bytes in one message, about: receivers of gRPC refuse more than 4 MiB unless they are told otherwise.
 const MOST_BYTES: i64 = 2 << 20;
-/// What one record counts for beside its text.
-const OVERHEAD: usize = 512;
 const OTLP: usize = sink_index(&SinkSettings::Otlp);
+
+/// Records that are encoded together, each behind the other.
+#[derive(Debug, Default)]
+pub(super) struct Logs {
+    encoder: LogEncoder,
+    bytes: Vec<u8>,
+    dues: Vec<Due>,
+}
 
 /// One record on its way to the receiver.
 #[derive(Debug)]
-pub(super) struct Log {
-    record: LogRecord,
+struct Log {
+    bytes: Bytes,
     due: Due,
 }
 
@@ -38,7 +44,8 @@ pub(super) struct Log {
 struct Due {
     kind: Kind,
     outcome: Outcome,
-    bytes: i64,
+    /// Bytes of the record itself.
+    length: usize,
     /// It counts in the queue: nobody else has taken it.
     charged: bool,
 }
@@ -77,76 +84,57 @@ enum Trouble {
     Fails,
 }
 
-// === impl Log ===
+// === impl Logs ===
 
-impl Log {
+impl Logs {
     /// The JSON of a record as the body, and beside it what backends filter by.
-    pub(super) fn new(
+    pub(super) fn push(
+        &mut self,
         (masks, hasher): (&Masks, &Hasher),
         entry: &Entry,
         item: &Item,
         kind: Kind,
         text: &[u8],
-    ) -> Self {
+    ) {
         let outcome = Outcome::of(&item.outcome);
-        let text = text.strip_suffix(b"\n").unwrap_or(text);
-        let bytes = signed(text.len().saturating_add(OVERHEAD));
-        let (severity_number, severity_text) = match outcome {
+        let log = &mut self.encoder;
+        log.times(u64::try_from(item.at.as_nanosecond()).unwrap_or_default(), now());
+        log.event(match kind {
+            Kind::Decision => names::event::DECISION,
+            Kind::Difference => names::event::DIFFERENCE,
+        });
+        let (severity, name) = match outcome {
             Outcome::Undecided => (SeverityNumber::Warn, "WARN"),
             _ => (SeverityNumber::Info, "INFO"),
         };
-        let mut record = LogRecord {
-            event_name: match kind {
-                Kind::Decision => names::event::DECISION.to_owned(),
-                Kind::Difference => names::event::DIFFERENCE.to_owned(),
-            },
-            time_unix_nano: u64::try_from(item.at.as_nanosecond()).unwrap_or_default(),
-            observed_time_unix_nano: now(),
-            severity_number: severity_number.into(),
-            severity_text: severity_text.to_owned(),
-            body: Some(AnyValue {
-                value: Some(Value::StringValue(String::from_utf8_lossy(text).into_owned())),
-            }),
-            ..LogRecord::default()
-        };
+        log.severity(severity, name);
+        log.body(&String::from_utf8_lossy(text.strip_suffix(b"\n").unwrap_or(text)));
         if entry.trace.trace != 0 {
-            record.trace_id = entry.trace.trace.to_be_bytes().to_vec();
-            record.span_id = entry.trace.span.to_be_bytes().to_vec();
-            record.flags = u32::from(entry.trace.sampled);
+            log.trace(entry.trace.trace, entry.trace.span, entry.trace.sampled);
         }
-        let mut add = |key: &str, value: Value| {
-            let value = Some(AnyValue { value: Some(value) });
-            record.attributes.push(KeyValue { key: key.to_owned(), value, ..KeyValue::default() });
-        };
-        add(attributes::DECISION, string(outcome.name()));
+        log.text(attributes::DECISION, outcome.name());
         match &item.outcome {
             Ok(answer) => {
                 let decision = answer.evaluation.decision;
-                add(attributes::REASON_CODE, string(decision.reason_code().name()));
+                log.text(attributes::REASON_CODE, decision.reason_code().name());
                 if let Some(snapshot) = &entry.snapshot {
+                    let policy = &snapshot.policy;
                     match decision {
-                        Decision::Allowed(grant) => add(
-                            attributes::ROLE_ASSIGNMENT_ID,
-                            Value::StringValue(snapshot.policy.role_assignment_id(grant)),
-                        ),
+                        Decision::Allowed(grant) => {
+                            log.text(attributes::ROLE_ASSIGNMENT_ID, &policy.role_assignment_id(grant));
+                        }
                         Decision::Denied(hit) => {
-                            add(
-                                attributes::DENY_ASSIGNMENT_ID,
-                                Value::StringValue(snapshot.policy.deny_assignment_id(hit)),
-                            );
+                            log.text(attributes::DENY_ASSIGNMENT_ID, &policy.deny_assignment_id(hit));
                         }
                         Decision::NotAllowed(_) => {}
                     }
                 }
             }
-            Err(undecided) => add(attributes::UNDECIDED, string(undecided.code())),
+            Err(undecided) => log.text(attributes::UNDECIDED, undecided.code()),
         }
         if let Some(snapshot) = &entry.snapshot {
-            add(
-                attributes::POLICY_SERIAL,
-                Value::IntValue(i64::try_from(snapshot.serial).unwrap_or(i64::MAX)),
-            );
-            add(attributes::POLICY_DIGEST, string(snapshot.policy.digest()));
+            log.number(attributes::POLICY_SERIAL, snapshot.serial);
+            log.text(attributes::POLICY_DIGEST, snapshot.policy.digest());
         }
         if item.index.is_some() || entry.call.batch_items().is_none() {
             entry.call.ask(item.index.unwrap_or_default(), &mut |request, _| {
@@ -161,19 +149,22 @@ impl Log {
                 ];
                 for (key, field, value) in fields {
                     match masks.field(field) {
-                        Verb::Keep => add(key, string(value)),
-                        Verb::Hash => add(key, Value::StringValue(hasher.text(value))),
+                        Verb::Keep => log.text(key, value),
+                        Verb::Hash => log.text(key, &hasher.text(value)),
                         Verb::Drop => {}
                     }
                 }
             });
         }
-        Self { record, due: Due { kind, outcome, bytes, charged: false } }
+        let length = log.end(&mut self.bytes);
+        self.dues.push(Due { kind, outcome, length, charged: false });
     }
-}
 
-fn string(text: &str) -> Value {
-    Value::StringValue(text.to_owned())
+    /// Forgets them, but for the memory.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.dues.clear();
+    }
 }
 
 fn now() -> u64 {
@@ -193,27 +184,29 @@ impl Backlog {
     }
 
     /// Takes logs over.
-    pub(super) fn extend(&self, queue: &Queue, logs: &mut Vec<Log>) {
-        if logs.is_empty() {
+    pub(super) fn extend(&self, queue: &Queue, logs: &mut Logs) {
+        if logs.dues.is_empty() {
             return;
         }
         let (most, most_bytes) = queue.bound();
+        // One piece of memory for all of them, given back with the last one.
+        let mut rest = Bytes::copy_from_slice(&logs.bytes);
         let mut held = self.lock();
-        for mut log in logs.drain(..) {
-            let due = &mut log.due;
+        for mut due in logs.dues.drain(..) {
+            let bytes = rest.split_to(due.length.min(rest.len()));
             due.charged = self.alone && due.kind == Kind::Decision;
             if due.charged {
-                queue.hold(1, due.bytes);
+                queue.hold(1, due.bytes());
             } else if signed(held.logs.len()) >= most || held.bytes >= most_bytes {
                 queue.tally.lost(due.kind, Loss::Otlp, due.outcome);
                 continue;
             }
-            held.bytes = held.bytes.saturating_add(due.bytes);
-            held.logs.push_back(log);
+            held.bytes = held.bytes.saturating_add(due.bytes());
+            held.logs.push_back(Log { bytes, due });
         }
         while self.alone && queue.sheds_oldest() && queue.is_over() {
             let Some(Log { due, .. }) = held.logs.pop_front() else { break };
-            held.bytes = held.bytes.saturating_sub(due.bytes);
+            held.bytes = held.bytes.saturating_sub(due.bytes());
             due.release(queue);
             queue.tally.lost(due.kind, Loss::QueueFullOldest, due.outcome);
         }
@@ -228,7 +221,7 @@ impl Backlog {
     }
 
     /// The next ones to send, as many as wait or may be in one message; `None` at the end.
-    fn next(&self, batch: usize, delay: Duration) -> Option<Vec<LogRecord>> {
+    fn next(&self, batch: usize, delay: Duration) -> Option<Vec<Bytes>> {
         let mut held = self.lock();
         let mut gathered = None;
         loop {
@@ -297,25 +290,30 @@ impl Backlog {
 }
 
 impl Held {
-    fn take(&mut self, batch: usize) -> Vec<LogRecord> {
+    fn take(&mut self, batch: usize) -> Vec<Bytes> {
         let mut records = Vec::with_capacity(batch.min(self.logs.len()));
-        let mut bytes = 0_i64;
+        let mut taken = 0_i64;
         // One that is too large for a message is for the receiver to judge.
-        while records.len() < batch && (records.is_empty() || bytes < MOST_BYTES) {
-            let Some(Log { record, due }) = self.logs.pop_front() else { break };
-            bytes = bytes.saturating_add(due.bytes);
-            records.push(record);
+        while records.len() < batch && (records.is_empty() || taken < MOST_BYTES) {
+            let Some(Log { bytes, due }) = self.logs.pop_front() else { break };
+            taken = taken.saturating_add(due.bytes());
+            records.push(bytes);
             self.in_flight.push(due);
         }
-        self.bytes = self.bytes.saturating_sub(bytes);
+        self.bytes = self.bytes.saturating_sub(taken);
         records
     }
 }
 
 impl Due {
+    /// What it counts for while it waits.
+    fn bytes(&self) -> i64 {
+        signed(self.length.saturating_add(size_of::<Log>()))
+    }
+
     fn release(self, queue: &Queue) {
         if self.charged {
-            queue.release(1, self.bytes);
+            queue.release(1, self.bytes());
         }
     }
 }
@@ -335,7 +333,7 @@ impl Exporter {
             let count = records.len();
             let within = backlog.left().map_or(timeout, |left| left.min(timeout));
             // Without its runtime the process is at its end, and what was left is counted.
-            let Some(outcome) = self.sender.deliver(records, within) else { return };
+            let Some(outcome) = self.sender.deliver(&records, within) else { return };
             backlog.settle(queue, &outcome);
             self.tell(&outcome, count);
             queue.tally.tell();

@@ -7,7 +7,7 @@ use crate::model::{AttributeBag, Decision, Freshness, OwnedValue, Step, StepKind
 use crate::snapshot::Snapshot;
 
 use super::entry::{Entry, Item};
-use super::json::Json;
+use super::json::{Json, LastTime};
 use super::mask::{Field, Hasher, Masks, Verb};
 use super::names::field;
 use super::settings::Outcome;
@@ -32,6 +32,14 @@ pub struct Steps<'s>(pub &'s [Step]);
 pub(super) struct Said<'s> {
     pub(super) outcome: &'s Result<Answer, Undecided>,
     pub(super) snapshot: &'s Snapshot,
+}
+
+/// What one record after the other has in common, spelled out once.
+#[derive(Debug, Default)]
+pub(super) struct Common {
+    time: LastTime,
+    /// The active policy, by its generation.
+    policy: Option<(u64, Freshness, Vec<u8>)>,
 }
 
 // === impl Shown ===
@@ -174,6 +182,7 @@ fn write_value(json: &mut Json<'_>, value: Value<'_>) {
 /// Writes one record and a line break behind what is there.
 pub(super) fn render(
     (masks, hasher): (&Masks, &Hasher),
+    common: &mut Common,
     entry: &Entry,
     item: &Item,
     said: Option<&Said<'_>>,
@@ -183,7 +192,7 @@ pub(super) fn render(
     let call = &*entry.call;
     let mut json = Json::new(out);
     json.open();
-    json.plain_member(field::TIME, format_args!("\"{}\"", item.at));
+    json.time_member(field::TIME, item.at, &mut common.time);
     json.member(field::KIND, kind.name());
     let request_id = call.request_id();
     let mut masked = 0;
@@ -232,13 +241,15 @@ pub(super) fn render(
     let hide_places = masks.field(Field::Scope) != Verb::Keep;
     answer(&mut json, &item.outcome, entry.snapshot.as_deref(), hide_places);
     if let Some(snapshot) = &entry.snapshot {
-        policy(&mut json, snapshot, Some(item.freshness));
+        json.key(field::POLICY);
+        json.raw(common.policy(snapshot, item.freshness));
     }
     json.plain_member(field::DURATION_NS, item.nanos);
     if let Some(said) = said {
         json.key(field::CANDIDATE);
         json.open();
         answer(&mut json, said.outcome, Some(said.snapshot), hide_places);
+        json.key(field::POLICY);
         policy(&mut json, said.snapshot, None);
         json.close();
     }
@@ -312,8 +323,19 @@ fn answer(
     json.plain_member(field::CACHED, answer.cached);
 }
 
+impl Common {
+    fn policy(&mut self, snapshot: &Snapshot, freshness: Freshness) -> &[u8] {
+        let of = |known: &(u64, Freshness, Vec<u8>)| (known.0, known.1) == (snapshot.generation, freshness);
+        let known = self.policy.take().filter(of).unwrap_or_else(|| {
+            let mut out = Vec::new();
+            policy(&mut Json::new(&mut out), snapshot, Some(freshness));
+            (snapshot.generation, freshness, out)
+        });
+        &self.policy.insert(known).2
+    }
+}
+
 fn policy(json: &mut Json<'_>, snapshot: &Snapshot, freshness: Option<Freshness>) {
-    json.key(field::POLICY);
     json.open();
     json.plain_member(field::SERIAL, snapshot.serial);
     json.member(field::DIGEST, snapshot.policy.digest());

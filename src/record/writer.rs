@@ -14,9 +14,9 @@ use super::candidate::{Candidate, Comparison, compare};
 use super::entry::{Entry, Item};
 use super::file::{LineFile, LineStream, Lines};
 use super::mask::{Hasher, Masks};
-use super::otlp::{Backlog, Exporter, Log};
+use super::otlp::{Backlog, Exporter, Logs};
 use super::queue::{Queue, Recorder, signed};
-use super::render::{Said, Steps, render};
+use super::render::{Common, Said, Steps, render};
 use super::settings::{Outcome, RecordSettings, SinkSettings};
 use super::tally::{Compared, Kind, Loss, Tally, sink_index};
 
@@ -70,8 +70,9 @@ struct Writer {
     stream: Option<Watched<LineStream>>,
     file: Option<Watched<LineFile>>,
     otlp: Option<Arc<Backlog>>,
+    common: Common,
     lines: Lines,
-    logs: Vec<Log>,
+    logs: Logs,
     in_hand: Arc<InHand>,
 }
 
@@ -153,8 +154,9 @@ impl Records {
             stream,
             file,
             otlp: backlog.clone(),
+            common: Common::default(),
             lines: Lines::default(),
-            logs: Vec::new(),
+            logs: Logs::default(),
             in_hand: Arc::clone(&in_hand),
         };
         let own = alive.clone();
@@ -332,10 +334,10 @@ impl Writer {
         let kind = if said.is_some() { Kind::Difference } else { Kind::Decision };
         let begin = self.lines.text.len();
         let shown = (&self.masks, &self.hasher);
-        render(shown, entry, item, said, &mut self.lines.text);
+        render(shown, &mut self.common, entry, item, said, &mut self.lines.text);
         if self.otlp.is_some() {
             let text = self.lines.text.get(begin..).unwrap_or_default();
-            self.logs.push(Log::new(shown, entry, item, kind, text));
+            self.logs.push(shown, entry, item, kind, text);
         }
         self.lines.ends.push(self.lines.text.len());
         hand.told.push((kind, Outcome::of(&item.outcome)));

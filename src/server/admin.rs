@@ -7,17 +7,26 @@ use std::io;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{RawQuery, State};
+use axum::extract::{RawQuery, Request, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use opentelemetry::propagation::{Extractor, TextMapPropagator};
+use opentelemetry::trace::TraceContextExt;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
+use tracing::Instrument;
+use tracing::field::Empty;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::authorizer::Authorizer;
 use crate::metrics::{self, Metrics};
 use crate::readiness::{Readiness, Report, SERVING_RUNTIME};
+use crate::telemetry::BRIDGED;
+use crate::telemetry::names::{attribute, span};
 
 /// A serving runtime that does not run a trivial task within this is not serving.
 const ROUND_TRIP: Duration = Duration::from_secs(1);
@@ -33,16 +42,58 @@ pub struct AdminState {
     pub authorizer: Authorizer,
     /// The runtime that answers requests.
     pub serving: Handle,
+    /// Whether a request that belongs to a trace becomes a span of it. Probes and scrapes belong to none.
+    pub traced: bool,
 }
+
+/// The headers of a request, to whom the propagator asks for its own by name.
+struct Headers<'h>(&'h HeaderMap);
 
 /// Serves until dropped.
 pub async fn serve(listener: TcpListener, state: AdminState) -> io::Result<()> {
     let router = Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics_text))
-        .with_state(state);
-    axum::serve(listener, router).await
+        .route("/metrics", get(metrics_text));
+    let router = if state.traced { router.route_layer(middleware::from_fn(traced)) } else { router };
+    axum::serve(listener, router.with_state(state)).await
+}
+
+async fn traced(request: Request, next: Next) -> Response {
+    let caller = TraceContextPropagator::new().extract(&Headers(request.headers()));
+    if !caller.span().span_context().is_valid() {
+        return next.run(request).await;
+    }
+    let (method, path) = (request.method().as_str(), request.uri().path());
+    let span = tracing::info_span!(
+        target: BRIDGED,
+        parent: None,
+        span::ADMIN,
+        otel.name = format!("{method} {path}"),
+        otel.kind = "server",
+        otel.status_code = Empty,
+        { attribute::HTTP_REQUEST_METHOD } = method,
+        { attribute::HTTP_ROUTE } = path,
+        { attribute::HTTP_RESPONSE_STATUS_CODE } = Empty,
+    );
+    // An error means that there is no span to have a parent.
+    let _no_span = span.set_parent(caller);
+    let response = next.run(request).instrument(span.clone()).await;
+    span.record(attribute::HTTP_RESPONSE_STATUS_CODE, response.status().as_u16());
+    if response.status().is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
+    response
+}
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).and_then(|value| value.to_str().ok())
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        Vec::new()
+    }
 }
 
 async fn readyz(State(state): State<AdminState>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {

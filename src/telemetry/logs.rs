@@ -1,16 +1,19 @@
-//! Log records to their receiver, from a thread that has nothing else to do: encoding happens there, and the
-//! connection lives on the runtime beside the requests.
+//! Log records to their receiver, from a thread that has nothing else to do; the connection lives on the runtime beside
+//! the requests.
+//!
+//! A record is encoded straight from what it tells of into the bytes of the protocol: the messages of the protocol as
+//! structures would be a dozen allocations for each, made on one thread and freed on another.
 
 use std::fmt;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
-use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
+use opentelemetry_proto::tonic::logs::v1::SeverityNumber;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
+use prost::encoding::{encode_varint, encoded_len_varint};
 use tokio::runtime::Handle;
 
 use super::names;
@@ -21,8 +24,47 @@ use super::settings::LogSettings;
 pub struct LogSender {
     sender: Sender,
     settings: LogSettings,
-    resource: Resource,
+    /// The field `resource` of `ResourceLogs`.
+    resource: Vec<u8>,
+    /// The field `scope` of `ScopeLogs`.
+    scope: Vec<u8>,
     on: Handle,
+}
+
+/// One log record, as the field `log_records` of `ScopeLogs`: records that lie behind each other are one message's.
+#[derive(Debug, Default)]
+pub struct LogEncoder(Vec<u8>);
+
+/// Numbers of fields, each of the message in its name.
+mod field {
+    pub(super) const REQUEST_RESOURCE_LOGS: u8 = 1;
+    pub(super) const RESOURCE_LOGS_RESOURCE: u8 = 1;
+    pub(super) const RESOURCE_LOGS_SCOPE_LOGS: u8 = 2;
+    pub(super) const SCOPE_LOGS_SCOPE: u8 = 1;
+    pub(super) const SCOPE_LOGS_RECORDS: u8 = 2;
+    pub(super) const RECORD_TIME: u8 = 1;
+    pub(super) const RECORD_SEVERITY_NUMBER: u8 = 2;
+    pub(super) const RECORD_SEVERITY_TEXT: u8 = 3;
+    pub(super) const RECORD_BODY: u8 = 5;
+    pub(super) const RECORD_ATTRIBUTES: u8 = 6;
+    pub(super) const RECORD_FLAGS: u8 = 8;
+    pub(super) const RECORD_TRACE_ID: u8 = 9;
+    pub(super) const RECORD_SPAN_ID: u8 = 10;
+    pub(super) const RECORD_OBSERVED_TIME: u8 = 11;
+    pub(super) const RECORD_EVENT_NAME: u8 = 12;
+    pub(super) const KEY_VALUE_KEY: u8 = 1;
+    pub(super) const KEY_VALUE_VALUE: u8 = 2;
+    pub(super) const ANY_VALUE_STRING: u8 = 1;
+    pub(super) const ANY_VALUE_INT: u8 = 3;
+}
+
+/// How a field lies in the bytes. All numbers of fields above are below 16, so that a tag is one byte.
+#[derive(Clone, Copy)]
+enum Wire {
+    Varint = 0,
+    Fixed64 = 1,
+    Length = 2,
+    Fixed32 = 5,
 }
 
 // === impl LogSender ===
@@ -35,7 +77,24 @@ impl LogSender {
         resource: &opentelemetry_sdk::Resource,
         on: Handle,
     ) -> Self {
-        Self { sender, settings, resource: resource.into(), on }
+        let scope = InstrumentationScope {
+            name: names::RECORDS.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..InstrumentationScope::default()
+        };
+        let resource = Resource::from(resource).encode_to_vec();
+        let whole = |number, bytes: &[u8]| {
+            let mut out = Vec::new();
+            put_bytes(&mut out, number, bytes);
+            out
+        };
+        Self {
+            sender,
+            settings,
+            resource: whole(field::RESOURCE_LOGS_RESOURCE, &resource),
+            scope: whole(field::SCOPE_LOGS_SCOPE, &scope.encode_to_vec()),
+            on,
+        }
     }
 
     /// How records are collected.
@@ -43,23 +102,10 @@ impl LogSender {
         &self.settings
     }
 
-    /// Sends one message and waits for its end; must not be called inside a runtime. `None` when the runtime has ended
-    /// first.
-    pub fn deliver(&self, log_records: Vec<LogRecord>, within: Duration) -> Option<Result<Taken, NotTaken>> {
-        let scope = InstrumentationScope {
-            name: names::RECORDS.to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            ..InstrumentationScope::default()
-        };
-        let request = ExportLogsServiceRequest {
-            resource_logs: vec![ResourceLogs {
-                resource: Some(self.resource.clone()),
-                scope_logs: vec![ScopeLogs { scope: Some(scope), log_records, ..ScopeLogs::default() }],
-                ..ResourceLogs::default()
-            }],
-        };
-        let message = Bytes::from(request.encode_to_vec());
-        drop(request);
+    /// Sends records as [`LogEncoder`] leaves them in one message, and waits for its end; must not be called inside a
+    /// runtime. `None` when the runtime has ended first.
+    pub fn deliver(&self, records: &[Bytes], within: Duration) -> Option<Result<Taken, NotTaken>> {
+        let message = Bytes::from(self.message(records));
         let (sender, (done, outcome)) = (self.sender.clone(), mpsc::sync_channel(1));
         self.on.spawn(async move {
             // An error means that nobody waits any more.
@@ -67,10 +113,160 @@ impl LogSender {
         });
         outcome.recv().ok()
     }
+
+    /// `ExportLogsServiceRequest`.
+    fn message(&self, records: &[Bytes]) -> Vec<u8> {
+        let records_len: usize = records.iter().map(Bytes::len).sum();
+        let scope_logs = self.scope.len().saturating_add(records_len);
+        let resource_logs = self.resource.len().saturating_add(field_len(scope_logs));
+        let mut out = Vec::with_capacity(field_len(resource_logs));
+        put_length(&mut out, field::REQUEST_RESOURCE_LOGS, resource_logs);
+        out.extend_from_slice(&self.resource);
+        put_length(&mut out, field::RESOURCE_LOGS_SCOPE_LOGS, scope_logs);
+        out.extend_from_slice(&self.scope);
+        records.iter().for_each(|record| out.extend_from_slice(record));
+        out
+    }
+}
+
+// === impl LogEncoder ===
+
+impl LogEncoder {
+    /// When it happened and when it was noticed, in nanoseconds since 1970.
+    pub fn times(&mut self, time: u64, observed: u64) {
+        for (number, nanos) in [(field::RECORD_TIME, time), (field::RECORD_OBSERVED_TIME, observed)] {
+            put_tag(&mut self.0, number, Wire::Fixed64);
+            self.0.extend_from_slice(&nanos.to_le_bytes());
+        }
+    }
+
+    /// What happened.
+    pub fn event(&mut self, name: &str) {
+        put_bytes(&mut self.0, field::RECORD_EVENT_NAME, name.as_bytes());
+    }
+
+    /// How bad it is.
+    pub fn severity(&mut self, number: SeverityNumber, text: &str) {
+        put_tag(&mut self.0, field::RECORD_SEVERITY_NUMBER, Wire::Varint);
+        encode_varint(u64::try_from(i32::from(number)).unwrap_or_default(), &mut self.0);
+        put_bytes(&mut self.0, field::RECORD_SEVERITY_TEXT, text.as_bytes());
+    }
+
+    /// The text of it.
+    pub fn body(&mut self, text: &str) {
+        put_length(&mut self.0, field::RECORD_BODY, field_len(text.len()));
+        put_bytes(&mut self.0, field::ANY_VALUE_STRING, text.as_bytes());
+    }
+
+    /// The call that it happened in.
+    pub fn trace(&mut self, trace: u128, span: u64, sampled: bool) {
+        put_bytes(&mut self.0, field::RECORD_TRACE_ID, &trace.to_be_bytes());
+        put_bytes(&mut self.0, field::RECORD_SPAN_ID, &span.to_be_bytes());
+        put_tag(&mut self.0, field::RECORD_FLAGS, Wire::Fixed32);
+        self.0.extend_from_slice(&u32::from(sampled).to_le_bytes());
+    }
+
+    /// Something to filter by.
+    pub fn text(&mut self, key: &str, text: &str) {
+        self.attribute(key, field_len(text.len()));
+        put_bytes(&mut self.0, field::ANY_VALUE_STRING, text.as_bytes());
+    }
+
+    /// Something to filter by.
+    pub fn number(&mut self, key: &str, number: u64) {
+        let number = number.min(i64::MAX as u64);
+        self.attribute(key, 1_usize.saturating_add(encoded_len_varint(number)));
+        put_tag(&mut self.0, field::ANY_VALUE_INT, Wire::Varint);
+        encode_varint(number, &mut self.0);
+    }
+
+    /// All of an attribute but its value, which is so long.
+    fn attribute(&mut self, key: &str, value: usize) {
+        let length = field_len(key.len()).saturating_add(field_len(value));
+        put_length(&mut self.0, field::RECORD_ATTRIBUTES, length);
+        put_bytes(&mut self.0, field::KEY_VALUE_KEY, key.as_bytes());
+        put_length(&mut self.0, field::KEY_VALUE_VALUE, value);
+    }
+
+    /// Puts the record behind others and begins the next one; gives how many bytes it has there.
+    pub fn end(&mut self, records: &mut Vec<u8>) -> usize {
+        put_bytes(records, field::SCOPE_LOGS_RECORDS, &self.0);
+        let length = field_len(self.0.len());
+        self.0.clear();
+        length
+    }
+}
+
+/// The whole length of a field of so many bytes.
+fn field_len(bytes: usize) -> usize {
+    1_usize.saturating_add(encoded_len_varint(bytes as u64)).saturating_add(bytes)
+}
+
+fn put_tag(out: &mut Vec<u8>, number: u8, wire: Wire) {
+    out.push((number << 3) | wire as u8);
+}
+
+fn put_length(out: &mut Vec<u8>, number: u8, bytes: usize) {
+    put_tag(out, number, Wire::Length);
+    encode_varint(bytes as u64, out);
+}
+
+fn put_bytes(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
+    put_length(out, number, bytes.len());
+    out.extend_from_slice(bytes);
 }
 
 impl fmt::Debug for LogSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LogSender").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+    use opentelemetry_proto::tonic::logs::v1::{LogRecord, ScopeLogs};
+
+    use super::*;
+
+    #[test]
+    fn records_read_as_they_were_meant() {
+        let (mut log, mut bytes, mut lengths) = (LogEncoder::default(), Vec::new(), Vec::new());
+        // Around each length at which a length takes one byte more.
+        let texts: Vec<String> =
+            [0, 1, 119, 120, 127, 128, 16_380, 16_390, 70_000].iter().map(|len| "ü".repeat(*len)).collect();
+        for text in &texts {
+            log.times(1_700_000_000_123_456_789, u64::MAX);
+            log.event("an event");
+            log.severity(SeverityNumber::Warn, "WARN");
+            log.body(text);
+            log.trace(u128::MAX - 1, 7, true);
+            log.text("key", text);
+            log.number("most", u64::MAX);
+            log.number("number", text.len() as u64);
+            lengths.push(log.end(&mut bytes));
+        }
+        assert_eq!(lengths.iter().sum::<usize>(), bytes.len());
+        let value = |value| Some(AnyValue { value: Some(value) });
+        let attribute =
+            |key: &str, of| KeyValue { key: key.to_owned(), value: value(of), ..KeyValue::default() };
+        let wanted = texts.iter().map(|text| LogRecord {
+            time_unix_nano: 1_700_000_000_123_456_789,
+            observed_time_unix_nano: u64::MAX,
+            event_name: "an event".to_owned(),
+            severity_number: SeverityNumber::Warn.into(),
+            severity_text: "WARN".to_owned(),
+            body: value(Value::StringValue(text.clone())),
+            trace_id: (u128::MAX - 1).to_be_bytes().to_vec(),
+            span_id: 7_u64.to_be_bytes().to_vec(),
+            flags: 1,
+            attributes: vec![
+                attribute("key", Value::StringValue(text.clone())),
+                attribute("most", Value::IntValue(i64::MAX)),
+                attribute("number", Value::IntValue(text.len() as i64)),
+            ],
+            ..LogRecord::default()
+        });
+        assert_eq!(ScopeLogs::decode(bytes.as_slice()).unwrap().log_records, wanted.collect::<Vec<_>>());
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! calls ───── OpenTelemetry API, made at their end ──┐
-//! updater ─── tracing, bridged by target ────────────┴─▶ provider ─▶ queue ─▶ exporter ─▶ receiver
+//! updater … ─ tracing, bridged by target ────────────┴─▶ provider ─▶ queue ─▶ exporter ─▶ receiver
 //! metrics ─── encoded every interval ──────────────────────────────────────▶ push ─────▶ receiver
 //! records ─── whoever has log records brings a thread for them ────────────▶ logs ─────▶ receiver
 //! ```
@@ -36,6 +36,7 @@ use tokio::task::JoinHandle;
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
@@ -46,8 +47,9 @@ use send::Sender;
 use settings::{MetricSettings, Propagators, Settings};
 use spans::{Exporter, SpanCounts, SpanQueue};
 
-/// The target of `tracing` spans that are exported: those of the updater, and no others.
-pub const BRIDGED: &str = "postern::update";
+/// The target of `tracing` spans that are exported: of the updater, the admin endpoint and the commands that publish,
+/// and no others.
+pub const BRIDGED: &str = "postern::bridged";
 
 /// What the last push of metrics gets at least.
 const LAST_PUSH: Duration = Duration::from_secs(1);
@@ -188,19 +190,25 @@ pub fn init_logs(format: LogFormat, filter: &str, telemetry: Option<&Telemetry>)
             builder.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
         }
     };
-    let traces = telemetry.and_then(Telemetry::traces).map(|traces| {
-        tracing_opentelemetry::layer()
-            .with_tracer(traces.tracer)
-            .with_location(false)
-            .with_threads(false)
-            .with_target(false)
-            .with_tracked_inactivity(false)
-            .with_context_activation(false)
-            // By layer: a filter for all of them would silence the logs with it.
-            .with_filter(Targets::new().with_target(BRIDGED, Level::INFO))
-    });
+    let traces = telemetry.and_then(Telemetry::traces).map(bridge);
     // An error means that a subscriber is there already: a test's, or an embedder's.
     let _already_set = tracing_subscriber::registry().with(traces).with(lines.with_filter(filter)).try_init();
+}
+
+/// From `tracing` to where spans go.
+fn bridge<S>(traces: Traces) -> impl Layer<S>
+where
+    S: tracing::Subscriber + for<'span> LookupSpan<'span>,
+{
+    tracing_opentelemetry::layer()
+        .with_tracer(traces.tracer)
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_tracked_inactivity(false)
+        .with_context_activation(false)
+        // By layer: a filter for all of them would silence the logs with it.
+        .with_filter(Targets::new().with_target(BRIDGED, Level::INFO))
 }
 
 // === impl Telemetry ===
@@ -290,6 +298,25 @@ impl Telemetry {
             Pusher { stop, task }
         });
         Running { exporter, pusher }
+    }
+
+    /// Sends spans alone, and no logs: for a command that says what it has to say itself, and ends. `None` where nobody
+    /// receives spans.
+    ///
+    /// # Errors
+    ///
+    /// As [`Telemetry::connect`].
+    pub fn start_spans(&self, on: &Handle) -> Result<Option<Running>, Problems> {
+        let (Some(spans), Some((_, queue)), Some(traces)) =
+            (&self.settings.traces, &self.spans, self.traces())
+        else {
+            return Ok(None);
+        };
+        let _context = on.enter();
+        let sender = Sender::new(&spans.target).map_err(|problem| Problems(vec![problem]))?;
+        let exporter = queue.export(sender, &self.settings.resource, spans.batch, on);
+        let _already_set = tracing_subscriber::registry().with(bridge(traces)).try_init();
+        Ok(Some(Running { exporter: Some(exporter), pusher: None }))
     }
 }
 

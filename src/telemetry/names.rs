@@ -60,6 +60,12 @@ pub mod attribute {
     names! {
         /// `grpc`.
         RPC_SYSTEM_NAME = "rpc.system.name";
+        /// The method of a request to the admin endpoint.
+        HTTP_REQUEST_METHOD = "http.request.method";
+        /// Its path.
+        HTTP_ROUTE = "http.route";
+        /// What it was answered.
+        HTTP_RESPONSE_STATUS_CODE = "http.response.status_code";
         /// The method with its service.
         RPC_METHOD = "rpc.method";
         /// The status of the call, as its name in capitals.
@@ -171,6 +177,24 @@ pub mod span {
         POLICY_VERIFY = "policy.verify";
         /// Making it the active policy.
         POLICY_ACTIVATE = "policy.activate";
+        /// A request to the admin endpoint that belongs to a trace; called by its method and path.
+        ADMIN = "admin";
+        /// `postern publish`.
+        POLICY_PUBLISH = "policy.publish";
+        /// Making a bundle of the policy that is published.
+        POLICY_COMPILE = "policy.compile";
+        /// `postern repo init`.
+        REPOSITORY_INIT = "repository.init";
+        /// `postern repo refresh`.
+        REPOSITORY_REFRESH = "repository.refresh";
+        /// `postern repo rollback`.
+        REPOSITORY_ROLLBACK = "repository.rollback";
+        /// `postern repo rotate-key`.
+        REPOSITORY_ROTATE_KEY = "repository.rotate_key";
+        /// Reading and verifying what a repository holds, before writing to it.
+        REPOSITORY_OPEN = "repository.open";
+        /// Signing and writing.
+        REPOSITORY_WRITE = "repository.write";
     }
 }
 

@@ -96,6 +96,11 @@ impl SpanCounts {
         self.exported.load(Ordering::Relaxed)
     }
 
+    /// Spans that never arrived.
+    pub fn all_lost(&self) -> u64 {
+        Lost::ALL.iter().map(|reason| self.lost(*reason)).sum()
+    }
+
     /// Spans that were lost for a reason.
     pub fn lost(&self, reason: Lost) -> u64 {
         self.lost.get(reason as usize).map_or(0, |count| count.load(Ordering::Relaxed))
