@@ -85,7 +85,7 @@ impl Follower {
 
     fn may_alice_read(&self) -> Result<bool, Undecided> {
         let (principal, scope) = (PrincipalId::new(ALICE), vault("app"));
-        let subject = Subject { principal, groups: &[] };
+        let subject = Subject { principal, groups: Groups::NONE };
         let scope = Scope::parse(&scope).unwrap();
         let request = CheckRequest::new(subject, Action::parse(READ).unwrap(), Plane::Control, scope);
         let active = self.authorizer.snapshot();

@@ -57,7 +57,7 @@ fn request<'a>(
     scope: &'a str,
 ) -> CheckRequest<'a> {
     CheckRequest::new(
-        Subject { principal: PrincipalId::new(principal), groups },
+        Subject { principal: PrincipalId::new(principal), groups: groups.into() },
         Action::parse(action).unwrap(),
         plane,
         Scope::parse(scope).unwrap(),
@@ -407,7 +407,7 @@ fn permissions_agree(
     operations: Option<&[KnownOperation]>,
     kind: Kind,
 ) -> Vec<&'static str> {
-    let subject = Subject { principal: PrincipalId::new(principal), groups };
+    let subject = Subject { principal: PrincipalId::new(principal), groups: groups.into() };
     let query = PermissionQuery { subject, scope: Scope::parse(scope).unwrap(), operations };
     let list = policy.list_permissions(&query, now()).unwrap();
     let mut looked_at: Vec<KnownOperation> = match operations {
@@ -1189,7 +1189,7 @@ fn permissions_show_patterns_block_by_block() {
         }],
         ..Default::default()
     };
-    let subject = Subject { principal: PrincipalId::new("alice"), groups: &[] };
+    let subject = Subject { principal: PrincipalId::new("alice"), groups: Groups::NONE };
     let query = PermissionQuery { subject, scope: Scope::parse(SUB).unwrap(), operations: None };
     let list = compile(&documents).list_permissions(&query, now()).unwrap();
     let [grant] = list.grants.as_slice() else { panic!("{list:?}") };

@@ -178,7 +178,7 @@ pub mod span {
         /// Making it the active policy.
         POLICY_ACTIVATE = "policy.activate";
         /// A request to the admin endpoint that belongs to a trace; called by its method and path.
-        ADMIN = "admin";
+        ADMIN = "admin.request";
         /// `postern publish`.
         POLICY_PUBLISH = "policy.publish";
         /// Making a bundle of the policy that is published.
