@@ -2,9 +2,13 @@
 //! constant. Both run as processes of their own, are asked by the same client in turns, over the Unix socket and
 //! over TCP, and are judged by requests per second, latency and the CPU time that the kernel charged to the server.
 //!
+//! And streams: `postern serve` is asked the same questions with Check and over one CheckStream for each of as many
+//! connections, in turns. Each connection has one subject, as an agent or a batch job does.
+//!
 //! ```text
 //! cargo bench --bench grpc                    100,000 assignments, 10 groups, 5 rounds of 2 s each
 //! cargo bench --bench grpc -- --size 1000 --rounds 3 --seconds 1 --json
+//! cargo bench --bench grpc -- --only streams
 //! ```
 
 #![allow(
@@ -63,11 +67,38 @@ fn main() {
         length: Duration::from_secs_f64(
             value("--seconds").map_or(2.0, |text| text.parse().expect("seconds")),
         ),
+        only_streams: value("--only").as_deref() == Some("streams"),
     };
-    let rows = runtime().block_on(run(&settings));
+    let (rows, streams) = runtime().block_on(run(&settings));
     if arguments.iter().any(|argument| argument == "--json") {
         let rows: Vec<_> = rows.iter().map(Row::json).collect();
-        println!("{}", serde_json::json!({ "assignments": settings.size, "rows": rows }));
+        let streams: Vec<_> = streams.iter().map(Asked::json).collect();
+        println!("{}", serde_json::json!({ "assignments": settings.size, "rows": rows, "streams": streams }));
+        return;
+    }
+    show_calls(&settings, &rows);
+    println!(
+        "\nCheckStream, the same policy, {CONNECTIONS} connections with a subject and a stream each, asked in turns with Check"
+    );
+    println!(
+        "{:<8} {:<30} {:>12} {:>9} {:>9} {:>14} {:>8} {:>8}",
+        "over", "", "decisions/s", "p50 µs", "p99 µs", "server CPU µs", "rate", "CPU"
+    );
+    for Asked { transport, way, measured, check } in &streams {
+        let (rate, cpu) = (measured.rate / check.0, check.1 / measured.cpu);
+        println!(
+            "{transport:<8} {:<30} {:>12.0} {:>9.0} {:>9.0} {:>14.2} {rate:>7.1}× {cpu:>7.1}×",
+            way.name(),
+            measured.rate,
+            measured.p50,
+            measured.p99,
+            measured.cpu,
+        );
+    }
+}
+
+fn show_calls(settings: &Settings, rows: &[Row]) {
+    if rows.is_empty() {
         return;
     }
     println!(
@@ -78,7 +109,7 @@ fn main() {
         "{:<8} {:<10} {:>10} {:>9} {:>9} {:>14} {:>9}",
         "over", "server", "req/s", "p50 µs", "p99 µs", "server CPU µs", "ratio"
     );
-    for row in &rows {
+    for row in rows {
         for (name, measured) in [("constant", &row.constant), ("postern", &row.postern)] {
             let ratio =
                 if name == "postern" { format!("{:.1} %", row.ratio() * 100.0) } else { String::new() };
@@ -94,6 +125,54 @@ struct Settings {
     size: usize,
     rounds: usize,
     length: Duration,
+    only_streams: bool,
+}
+
+/// How the questions of a connection are asked.
+#[derive(Clone, Copy)]
+enum Way {
+    /// A Check each, so many at a time.
+    Check,
+    /// Over one stream: so many in a message, so many messages on the way.
+    Stream { together: usize, messages: usize },
+}
+
+const WAYS: [Way; 4] = [
+    Way::Check,
+    Way::Stream { together: 1, messages: IN_FLIGHT },
+    Way::Stream { together: 1, messages: 64 * IN_FLIGHT },
+    Way::Stream { together: 64, messages: IN_FLIGHT },
+];
+
+impl Way {
+    fn name(self) -> String {
+        match self {
+            Self::Check => format!("Check, {IN_FLIGHT} at a time"),
+            Self::Stream { together, messages } => format!("stream, {messages} × {together} on the way"),
+        }
+    }
+}
+
+/// One way over one transport, beside Check: its rate and CPU time.
+struct Asked {
+    transport: &'static str,
+    way: Way,
+    measured: Measured,
+    check: (f64, f64),
+}
+
+impl Asked {
+    fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "transport": self.transport,
+            "way": self.way.name(),
+            "decisionsPerSecond": self.measured.rate,
+            "p50Micros": self.measured.p50,
+            "p99Micros": self.measured.p99,
+            "serverCpuMicros": self.measured.cpu,
+            "rateOverCheck": self.measured.rate / self.check.0,
+        })
+    }
 }
 
 /// Medians over the rounds.
@@ -134,7 +213,7 @@ impl Row {
     }
 }
 
-async fn run(settings: &Settings) -> Vec<Row> {
+async fn run(settings: &Settings) -> (Vec<Row>, Vec<Asked>) {
     let dir = tempfile::tempdir().unwrap();
     let tenant = tenant::Tenant::new(settings.size);
     let policy = dir.path().join("policy");
@@ -150,7 +229,28 @@ async fn run(settings: &Settings) -> Vec<Row> {
         process.wait_until_it_answers(&requests[0]).await;
     }
     let mut rows = Vec::new();
+    let mut streams = Vec::new();
     for transport in ["unix", "tcp"] {
+        let mut rounds: [Vec<Measured>; WAYS.len()] = Default::default();
+        for round in 0..=settings.rounds {
+            for (way, into) in WAYS.into_iter().zip(&mut rounds) {
+                let measured = postern.measure_way(way, transport, &requests, settings.length).await;
+                if round > 0 {
+                    into.push(measured);
+                }
+            }
+        }
+        let measured = rounds.map(median);
+        let check = (measured[0].rate, measured[0].cpu);
+        streams.extend(WAYS.into_iter().zip(measured).map(|(way, measured)| Asked {
+            transport,
+            way,
+            measured,
+            check,
+        }));
+        if settings.only_streams {
+            continue;
+        }
         let mut rounds: [Vec<Measured>; 2] = Default::default();
         // One round more than asked for: the first warms both up and does not count.
         for round in 0..=settings.rounds {
@@ -165,7 +265,7 @@ async fn run(settings: &Settings) -> Vec<Row> {
         rows.push(Row { transport, constant, postern });
     }
     eprintln!("postern holds {:.1} MiB resident", postern.resident_mib());
-    rows
+    (rows, streams)
 }
 
 fn wire(question: &tenant::Question) -> v1::CheckRequest {
@@ -309,6 +409,52 @@ impl Process {
         }
     }
 
+    /// All connections at once, each with the questions of one subject.
+    async fn measure_way(
+        &self,
+        way: Way,
+        transport: &str,
+        requests: &Arc<[v1::CheckRequest]>,
+        length: Duration,
+    ) -> Measured {
+        let mut callers = tokio::task::JoinSet::new();
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS {
+            clients.push(self.client(transport).await.unwrap());
+        }
+        let (started, cpu_before) = (Instant::now(), self.cpu());
+        let deadline = started + length;
+        for (connection, client) in clients.into_iter().enumerate() {
+            let asks =
+                Asks { subject: requests[connection * 131].subject.clone(), requests: Arc::clone(requests) };
+            match way {
+                Way::Check => {
+                    for caller in 0..IN_FLIGHT {
+                        callers.spawn(asks.clone().with_check(client.clone(), caller * 131, deadline));
+                    }
+                }
+                Way::Stream { together, messages } => {
+                    callers.spawn(asks.over_stream(client, together, messages, deadline));
+                }
+            }
+        }
+        let mut latencies = Vec::new();
+        while let Some(done) = callers.join_next().await {
+            latencies.extend(done.unwrap());
+        }
+        let (elapsed, cpu) = (started.elapsed(), self.cpu() - cpu_before);
+        // Each stands for so many decisions.
+        let decisions: u64 = latencies.iter().map(|(_, decisions)| decisions).sum();
+        latencies.sort_unstable();
+        let percentile = |percent: usize| latencies[(latencies.len() - 1) * percent / 100].0 as f64 / 1000.0;
+        Measured {
+            rate: decisions as f64 / elapsed.as_secs_f64(),
+            p50: percentile(50),
+            p99: percentile(99),
+            cpu: cpu * 1e6 / decisions as f64,
+        }
+    }
+
     /// Seconds of user and system time so far.
     fn cpu(&self) -> f64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
@@ -323,6 +469,92 @@ impl Process {
         let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap();
         let pages: f64 = statm.split_whitespace().nth(1).unwrap().parse().unwrap();
         pages * 4096.0 / 1024.0 / 1024.0
+    }
+}
+
+/// What one connection asks.
+#[derive(Clone)]
+struct Asks {
+    subject: Option<v1::Subject>,
+    requests: Arc<[v1::CheckRequest]>,
+}
+
+impl Asks {
+    async fn with_check(
+        self,
+        mut client: AuthorizationServiceClient<Channel>,
+        mut next: usize,
+        deadline: Instant,
+    ) -> Vec<(u64, u64)> {
+        let mut latencies = Vec::with_capacity(1 << 14);
+        while Instant::now() < deadline {
+            let v1::CheckRequest { action, resource, .. } = self.requests[next % self.requests.len()].clone();
+            let request =
+                v1::CheckRequest { subject: self.subject.clone(), action, resource, ..Default::default() };
+            next += 1;
+            let sent = Instant::now();
+            let answer = client.check(request).await.expect("an answer").into_inner();
+            latencies.push((sent.elapsed().as_nanos() as u64, 1));
+            assert_ne!(answer.result.expect("a result").decision, 0);
+        }
+        latencies
+    }
+
+    /// Messages are sent as answers come: so many are on the way at a time.
+    async fn over_stream(
+        self,
+        mut client: AuthorizationServiceClient<Channel>,
+        together: usize,
+        messages: usize,
+        deadline: Instant,
+    ) -> Vec<(u64, u64)> {
+        let (room, mut has_room) = tokio::sync::mpsc::unbounded_channel();
+        for _ in 0..messages {
+            room.send(()).unwrap();
+        }
+        let Self { subject, requests } = self;
+        let mut context = Some(v1::CheckStreamContext { subject, ..Default::default() });
+        let (sent_at, mut sent_times) = tokio::sync::mpsc::unbounded_channel();
+        let mut next = 0;
+        let asks = futures_util::stream::poll_fn(move |polled| {
+            if Instant::now() >= deadline {
+                return std::task::Poll::Ready(None);
+            }
+            std::task::ready!(has_room.poll_recv(polled));
+            let questions = (0..together).map(|_| {
+                let v1::CheckRequest { action, resource, .. } = requests[next % requests.len()].clone();
+                next += 1;
+                v1::CheckStreamQuestion { id: next as u64, action, resource, ..Default::default() }
+            });
+            let message = v1::CheckStreamRequest {
+                questions: questions.collect(),
+                context: context.take(),
+                ..Default::default()
+            };
+            sent_at.send(Instant::now()).unwrap();
+            std::task::Poll::Ready(Some(message))
+        });
+        let mut answers = client.check_stream(asks).await.expect("a stream").into_inner();
+        let mut latencies = Vec::with_capacity(1 << 16);
+        let (mut answered, mut last) = (0, 0);
+        while let Some(response) = answers.message().await.expect("answers") {
+            for answer in response.answers {
+                assert_eq!(answer.id, last + 1, "in order");
+                last = answer.id;
+                assert!(
+                    matches!(answer.outcome, Some(v1::check_stream_answer::Outcome::Result(result)) if result.decision != 0)
+                );
+                answered += 1;
+                if answered == together {
+                    answered = 0;
+                    let sent = sent_times.recv().await.expect("it was sent");
+                    latencies.push((sent.elapsed().as_nanos() as u64, together as u64));
+                    // The sender may have ended.
+                    let _ = room.send(());
+                }
+            }
+        }
+        latencies
     }
 }
 
@@ -369,6 +601,15 @@ impl AuthorizationService for Constant {
         &self,
         _: Request<v1::GetPolicyStatusRequest>,
     ) -> Result<Response<v1::GetPolicyStatusResponse>, Status> {
+        Err(Status::unimplemented("the baseline answers Check"))
+    }
+
+    type CheckStreamStream = tokio_stream::Empty<Result<v1::CheckStreamResponse, Status>>;
+
+    async fn check_stream(
+        &self,
+        _: Request<tonic::Streaming<v1::CheckStreamRequest>>,
+    ) -> Result<Response<Self::CheckStreamStream>, Status> {
         Err(Status::unimplemented("the baseline answers Check"))
     }
 

@@ -185,7 +185,7 @@ pub struct ServeArgs {
     #[arg(long, env = "POSTERN_MAX_CONNECTIONS", value_name = "N", default_value = "1024")]
     pub max_connections: String,
 
-    /// Items in one BatchCheck, 1 to 10000
+    /// Items in one BatchCheck, and questions in one message of a CheckStream, 1 to 10000
     #[arg(long, env = "POSTERN_MAX_BATCH_ITEMS", value_name = "N", default_value = "1000")]
     pub max_batch_items: String,
 

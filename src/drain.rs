@@ -49,6 +49,11 @@ impl Drain {
         self.0.cancel();
     }
 
+    /// Whether it was started.
+    pub fn has_started(&self) -> bool {
+        self.0.is_cancelled()
+    }
+
     /// Waits for the start.
     pub fn started(&self) -> impl Future<Output = ()> + Send + 'static {
         self.0.clone().cancelled_owned()

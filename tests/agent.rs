@@ -25,8 +25,8 @@ use postern::cache::CachePolicy;
 use postern::clock::Clock;
 use postern::model::{
     Action, AgentContext, AgentDocument, ApprovalAnswer, ApprovalVerdict, At, CheckRequest, ConsentAnswer,
-    ConsentVerdict, Documents, ExecutedAs, NoAttributes, PermissionBlock, Plane, PrincipalId, RoleAssignment,
-    RoleDefinition, Scope, Spanned, StepState, Subject, Undecided,
+    ConsentVerdict, Documents, ExecutedAs, Groups, NoAttributes, PermissionBlock, Plane, PrincipalId,
+    RoleAssignment, RoleDefinition, Scope, Spanned, StepState, Subject, Undecided,
 };
 use postern::policy::{CompileOptions, Policy};
 use postern::snapshot::{self, Snapshot};

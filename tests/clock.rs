@@ -21,7 +21,7 @@ use postern::cache::CachePolicy;
 use postern::clock::Clock;
 use postern::metrics::Metrics;
 use postern::model::{
-    Action, CheckRequest, Decision, Freshness, Plane, PrincipalId, Scope, Subject, Undecided,
+    Action, CheckRequest, Decision, Freshness, Groups, Plane, PrincipalId, Scope, Subject, Undecided,
 };
 use postern::readiness::Readiness;
 use postern::snapshot;

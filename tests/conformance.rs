@@ -52,13 +52,14 @@ use postern::condition::{self, Budget, Context, Extensions, Mode, check_version}
 use postern::documents::{Lenience, load, load_texts};
 use postern::model::{
     Action, Attributes, CheckRequest, ConditionText, Decision, DenyAssignment, DenyEffect, Documents, Group,
-    ManagementGroup, PermissionBlock, Plane, PrincipalId, Problems, RequestAttributes, RoleAssignment,
-    RoleDefinition, Schedule, ScheduleKind, Scope, Severity, Spanned, Subject, Subscription, Undecided, Why,
-    Wildcards, pattern_matches,
+    Groups, ManagementGroup, PermissionBlock, Plane, PrincipalId, Problems, RequestAttributes,
+    RoleAssignment, RoleDefinition, Schedule, ScheduleKind, Scope, Severity, Spanned, Subject, Subscription,
+    Undecided, Why, Wildcards, pattern_matches,
 };
 use postern::policy::{CompileOptions, Evaluation, Policy};
 use postern::proto::v1;
 use postern::proto::v1::batch_check_item_result::Outcome as Item;
+use postern::proto::v1::check_stream_answer::Outcome as Streamed;
 use postern::snapshot::{Snapshot, cell};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -250,6 +251,7 @@ fn paths() -> Vec<Box<dyn Path>> {
         Box::new(Swapped),
         Box::new(Grpc::start(Call::Check)),
         Box::new(Grpc::start(Call::BatchCheck)),
+        Box::new(Grpc::start(Call::CheckStream)),
     ]
 }
 
@@ -767,6 +769,7 @@ impl Path for Swapped {
 enum Call {
     Check,
     BatchCheck,
+    CheckStream,
 }
 
 /// A sidecar with the policy of each case swapped in. Every question is asked twice, so that it is answered with the
@@ -825,14 +828,47 @@ impl Grpc {
         }
         match asked.outcome.unwrap() {
             Item::Result(result) => outcome_of_wire(result, request.now(), cached),
-            Item::Error(error) if error.code == tonic::Code::InvalidArgument as i32 => {
-                invalid(error.field_violations.iter().map(|violation| violation.field.as_str()))
-            }
-            Item::Error(error) => {
-                assert_eq!(error.code, tonic::Code::FailedPrecondition as i32, "{}", error.message);
-                Outcome::Undecided("unknown_hierarchy".to_owned())
-            }
+            Item::Error(error) => no_decision(&error),
         }
+    }
+
+    /// The same over a stream that is never ended: between two others, what they share in the context and what is the
+    /// question's own in the question, and then everything in the context.
+    fn stream(&mut self, request: &Request, cached: bool) -> Outcome {
+        let context = v1::CheckStreamContext {
+            subject: Some(subject(request)),
+            environment_attributes: wire::attributes(&request.attributes["environment"]),
+            ..Default::default()
+        };
+        let question = v1::CheckStreamQuestion {
+            action: Some(action(request)),
+            resource: Some(resource(request)),
+            request_attributes: wire::attributes(&request.attributes["request"]),
+            ..Default::default()
+        };
+        let broken = v1::CheckStreamQuestion { action: None, ..question.clone() };
+        let questions = vec![broken.clone(), question.clone(), broken.clone()];
+        let [before, asked, after] =
+            <[_; 3]>::try_from(self.sidecar.stream(context.clone(), questions)).unwrap();
+        for broken in [before, after] {
+            assert!(matches!(broken, Streamed::Error(_)), "the broken questions stay broken");
+        }
+        let outcome = match asked {
+            Streamed::Result(result) => outcome_of_wire(result, request.now(), cached),
+            Streamed::Error(error) => no_decision(&error),
+        };
+        if !matches!(outcome, Outcome::Invalid(_)) {
+            let v1::CheckStreamQuestion { action, resource, .. } = question;
+            let context = v1::CheckStreamContext { action, resource, ..context };
+            let question = v1::CheckStreamQuestion { action: None, resource: None, ..broken };
+            let [again] = <[_; 1]>::try_from(self.sidecar.stream(context, vec![question])).unwrap();
+            let again = match again {
+                Streamed::Result(result) => outcome_of_wire(result, request.now(), true),
+                Streamed::Error(error) => no_decision(&error),
+            };
+            assert_eq!(again, outcome, "asked by the context");
+        }
+        outcome
     }
 }
 
@@ -841,6 +877,7 @@ impl Path for Grpc {
         match self.call {
             Call::Check => "gRPC, Check, cold and warm",
             Call::BatchCheck => "gRPC, BatchCheck, cold and warm",
+            Call::CheckStream => "gRPC, CheckStream, cold and warm",
         }
     }
 
@@ -853,6 +890,7 @@ impl Path for Grpc {
         let mut ask = |cached| match self.call {
             Call::Check => self.check(&trial.request, cached),
             Call::BatchCheck => self.batch(&trial.request, cached),
+            Call::CheckStream => self.stream(&trial.request, cached),
         };
         let cold = ask(false);
         assert_eq!(ask(true), cold, "asked again");
@@ -882,6 +920,16 @@ fn resource(request: &Request) -> v1::Resource {
         scope: request.resource.clone(),
         attributes: wire::attributes(&request.attributes["resource"]),
     }
+}
+
+/// The error of an item or a question.
+fn no_decision(error: &v1::CheckError) -> Outcome {
+    if error.code == tonic::Code::InvalidArgument as i32 {
+        return invalid(error.field_violations.iter().map(|violation| violation.field.as_str()));
+    }
+    assert_eq!(error.code, tonic::Code::FailedPrecondition as i32, "{}", error.message);
+    assert!(!error.message.is_empty(), "a sentence");
+    Outcome::Undecided(error.reason.to_ascii_lowercase())
 }
 
 /// `resource.scope` and `items[1].resource.scope` are the resource.

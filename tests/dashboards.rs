@@ -187,12 +187,14 @@ fn dashboards_ask_for_what_there_is() {
     // Nothing is counted that nobody looks at, but for details that are for queries by hand.
     let by_hand = [
         "postern_batch_items_total",
+        "postern_check_streams",
         "postern_cache_entries",
         "postern_metric_pushes_total",
         "postern_policy_activated_timestamp_seconds",
         "postern_policy_confirmed_timestamp_seconds",
         "postern_policy_serial",
         "postern_spans_exported_total",
+        "postern_stream_questions_total",
     ];
     let missing: Vec<&str> = metric::ALL
         .iter()

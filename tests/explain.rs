@@ -16,10 +16,11 @@ use jiff::Timestamp;
 use postern::documents::{Lenience, load};
 use postern::model::{
     Action, AssignmentOutcome, Attributes, CheckRequest, ClauseTruth, ConditionOutcome, ConditionOwner,
-    ConditionText, Decision, DenyAssignment, DenyEffect, DenyOutcome, Documents, Explanation, Group, Joined,
-    KnownOperation, ManagementGroup, NearMiss, OperationOutcome, PermissionBlock, PermissionQuery, Plane,
-    PrincipalId, PrincipalQuery, Reached, ReadValue, RequestAttributes, RoleAssignment, RoleDefinition,
-    Schedule, ScheduleKind, Scope, Spanned, Subject, Subscription, Why, Wildcards, pattern_matches,
+    ConditionText, Decision, DenyAssignment, DenyEffect, DenyOutcome, Documents, Explanation, Group, Groups,
+    Joined, KnownOperation, ManagementGroup, NearMiss, OperationOutcome, PermissionBlock, PermissionQuery,
+    Plane, PrincipalId, PrincipalQuery, Reached, ReadValue, RequestAttributes, RoleAssignment,
+    RoleDefinition, Schedule, ScheduleKind, Scope, Spanned, Subject, Subscription, Why, Wildcards,
+    pattern_matches,
 };
 use postern::policy::{CompileOptions, Policy};
 
@@ -791,7 +792,8 @@ fn last_segment(id: &str) -> &str {
 fn is_complete(documents: &Documents, asked: &CheckRequest<'_>, explanation: &Explanation) {
     let shown = format!("{asked:?}\n{}", written(explanation));
     let target = asked.scope.as_str();
-    let ids = ids_of(documents, &asked.subject.principal.to_string(), asked.subject.groups);
+    let groups: Vec<String> = asked.subject.groups.iter().map(str::to_owned).collect();
+    let ids = ids_of(documents, &asked.subject.principal.to_string(), &groups);
     let principals: BTreeSet<&str> = explanation.principals.iter().map(|one| one.id.as_str()).collect();
     assert_eq!(principals.len(), explanation.principals.len(), "{shown}");
     assert!(principals.iter().all(|id| ids.contains(*id)), "{shown}");

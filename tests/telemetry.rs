@@ -269,6 +269,68 @@ async fn a_batch_is_one_span_with_an_event_for_each_item() {
     assert_eq!(of_event(&span.events[1], "error.type").as_deref(), Some("INVALID_ARGUMENT"));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_of_a_stream_is_one_span_in_the_trace_that_opened_it() {
+    let (receiver, address) = Receiver::grpc().await;
+    let dir = policy();
+    let (_process, mut client) = sending(dir.path(), address, &["--trace-keep", "denied"], &[]).await;
+    let question = |id: u64, action: &str, scope: &str| {
+        let check = request("", action, scope);
+        v1::CheckStreamQuestion { id, action: check.action, resource: check.resource, ..Default::default() }
+    };
+    let message = |request_id: &str, questions: Vec<v1::CheckStreamQuestion>| v1::CheckStreamRequest {
+        questions,
+        request_id: request_id.into(),
+        ..Default::default()
+    };
+    let subject = request(ALICE, "", "").subject;
+    let context = Some(v1::CheckStreamContext { subject, ..Default::default() });
+    let allowed = |id| question(id, READ, &vault("app"));
+    let denied = |id| question(id, DELETE, &vault("locked"));
+    for (flag, stream) in [("01", "sampled"), ("00", "kept")] {
+        let name = |message: &str| format!("{stream}-{message}");
+        let messages = vec![
+            v1::CheckStreamRequest { context: context.clone(), ..message(&name("one"), vec![allowed(1)]) },
+            message(&name("several"), vec![allowed(2), denied(30), question(31, READ, "nowhere")]),
+            message(&name("denied"), vec![denied(40)]),
+        ];
+        let mut asked = Request::new(tokio_stream::iter(messages));
+        let header = format!("00-{TRACE}-{PARENT}-{flag}");
+        asked.metadata_mut().insert("traceparent", header.parse().unwrap());
+        let mut answers = client.check_stream(asked).await.unwrap().into_inner();
+        while answers.message().await.unwrap().is_some() {}
+        for last in ["several", "denied"] {
+            arrived(&receiver, &name(last)).await;
+        }
+    }
+    // Of the stream that was not sampled, what the rule keeps.
+    let spans = calls(&receiver);
+    assert_eq!(spans.len(), 5, "{spans:#?}");
+    for span in &spans {
+        assert_eq!(span.name, "postern.v1.AuthorizationService/CheckStream");
+        assert_eq!((hex(&span.trace_id).as_str(), hex(&span.parent_span_id).as_str()), (TRACE, PARENT));
+    }
+    let one = arrived(&receiver, "sampled-one").await;
+    let says = [("postern.question_id", "1"), ("postern.decision", "Allowed"), ("postern.action", READ)];
+    assert_says(&one, &says);
+    assert!(attribute(&one, "postern.reason").is_some() && one.events.is_empty());
+    let several = arrived(&receiver, "kept-several").await;
+    assert_says(&several, &[("postern.batch.size", "3"), ("postern.batch.not_allowed", "2")]);
+    assert_says(&several, &[("postern.trace.kept", "denied")]);
+    let events: Vec<_> = several
+        .events
+        .iter()
+        .map(|event| (of_event(event, "postern.question_id").unwrap(), of_event(event, "postern.decision")))
+        .collect();
+    let decision = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        events,
+        [("2".into(), decision("Allowed")), ("30".into(), decision("Denied")), ("31".into(), None)]
+    );
+    let denied = arrived(&receiver, "kept-denied").await;
+    assert_says(&denied, &[("postern.decision", "Denied"), ("postern.question_id", "40")]);
+}
+
 /// The example tenant, where the user of the agent may restart machines at any time.
 fn contoso_with_a_contributor() -> tempfile::TempDir {
     fn copy(from: &Path, to: &Path) {

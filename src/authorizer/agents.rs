@@ -207,7 +207,8 @@ impl PolicyChecks<'_, '_> {
             let Ok(action) = Action::parse(action) else { return Ok(Access::NotAllowed) };
             let request =
                 CheckRequest { attributes, ..CheckRequest::new(user, action, Plane::Control, scope) };
-            let evaluation = self.authorizer.check_ordinary(self.snapshot, &request, self.now)?.evaluation;
+            let evaluation =
+                self.authorizer.check_ordinary(self.snapshot, &request, self.now, None)?.evaluation;
             until = until.into_iter().chain(evaluation.valid_until).min();
             Ok(Access::from(&evaluation.decision))
         })?;
@@ -220,7 +221,7 @@ impl Checks for PolicyChecks<'_, '_> {
     type Error = Undecided;
 
     fn agent(&mut self) -> Result<Access, Undecided> {
-        let answer = self.authorizer.check_ordinary(self.snapshot, self.request, self.now)?;
+        let answer = self.authorizer.check_ordinary(self.snapshot, self.request, self.now, None)?;
         let access = Access::from(&answer.evaluation.decision);
         self.by_agent = Some(answer);
         Ok(access)
@@ -229,7 +230,7 @@ impl Checks for PolicyChecks<'_, '_> {
     fn user(&mut self) -> Result<Access, Undecided> {
         let request = self.context.and_then(|context| context.user_request(self.request));
         let Some(request) = request else { return Ok(Access::NotAllowed) };
-        let answer = self.authorizer.check_ordinary(self.snapshot, &request, self.now)?;
+        let answer = self.authorizer.check_ordinary(self.snapshot, &request, self.now, None)?;
         let access = Access::from(&answer.evaluation.decision);
         self.by_user = Some(answer);
         Ok(access)

@@ -18,7 +18,7 @@ use crate::model::{
     AgentContext, CheckRequest, Decision, ExecutedAs, Explanation, PermissionList, PermissionQuery,
     PrincipalList, PrincipalQuery, Step, StepKind, StepState, Undecided, Why,
 };
-use crate::policy::Evaluation;
+use crate::policy::{Evaluation, Prepared};
 use crate::snapshot::{ActiveSnapshot, PolicyReader, Snapshot};
 
 /// How the PDP caches.
@@ -196,12 +196,30 @@ impl Authorizer {
         context: Option<&AgentContext<'_>>,
         now: Timestamp,
     ) -> Result<Answer, Undecided> {
+        self.check_prepared(snapshot, request, context, now, None)
+    }
+
+    /// As [`Authorizer::check_at`], of a subject that was prepared ([`Policy::prepare`](crate::policy::Policy::prepare)):
+    /// it must be that of the request. By another policy than the one that prepared it, it is decided all the same.
+    ///
+    /// # Errors
+    ///
+    /// As [`Authorizer::check`].
+    #[inline]
+    pub fn check_prepared(
+        &self,
+        snapshot: &Snapshot,
+        request: &CheckRequest<'_>,
+        context: Option<&AgentContext<'_>>,
+        now: Timestamp,
+        subject: Option<&Prepared>,
+    ) -> Result<Answer, Undecided> {
         self.rules.admit(snapshot, request, now)?;
         let agent = snapshot.policy.agent(request.subject.principal)?;
         let mut answer = if agent.is_some() || context.is_some() {
             self.check_agent(snapshot, request, now, agent, context)?
         } else {
-            self.check_own(snapshot, request, now)?
+            self.check_own(snapshot, request, now, subject)?
         };
         if let Some(end) = self.rules.end(snapshot, request) {
             let until = &mut answer.evaluation.valid_until;
@@ -217,8 +235,9 @@ impl Authorizer {
         snapshot: &Snapshot,
         request: &CheckRequest<'_>,
         now: Timestamp,
+        subject: Option<&Prepared>,
     ) -> Result<Answer, Undecided> {
-        let mut answer = self.check_ordinary(snapshot, request, now)?;
+        let mut answer = self.check_ordinary(snapshot, request, now, subject)?;
         if let Decision::NotAllowed(Why::Eligible(eligibility)) = answer.evaluation.decision {
             let activation = snapshot.policy.activation(eligibility).ok_or(Undecided::DamagedPolicy)?;
             answer.steps.push(Step::new(StepKind::ActivateRole(Box::new(activation)), StepState::Next));
@@ -232,7 +251,12 @@ impl Authorizer {
         snapshot: &Snapshot,
         request: &CheckRequest<'_>,
         now: Timestamp,
+        subject: Option<&Prepared>,
     ) -> Result<Answer, Undecided> {
+        let evaluate = || match subject {
+            Some(subject) => snapshot.policy.evaluate_prepared(request, subject, now),
+            None => snapshot.policy.evaluate(request, now),
+        };
         let cache_asked = self.cache.serves(request);
         let answer = |evaluation, cached| Answer {
             evaluation,
@@ -242,13 +266,13 @@ impl Authorizer {
             executed_as: None,
         };
         if !cache_asked {
-            return Ok(answer(snapshot.policy.evaluate(request, now)?, false));
+            return Ok(answer(evaluate()?, false));
         }
         let uses = snapshot.policy.uses();
         if let Some(evaluation) = self.cache.get(snapshot.generation, uses, request, now) {
             return Ok(answer(evaluation, true));
         }
-        let evaluation = snapshot.policy.evaluate(request, now)?;
+        let evaluation = evaluate()?;
         self.cache.insert(snapshot.generation, uses, request, &evaluation, now);
         Ok(answer(evaluation, false))
     }

@@ -67,10 +67,23 @@ pub(super) fn evaluate(
 ) -> Result<Evaluation, Undecided> {
     let mut principals = Principals::new();
     find_principals(view, &request.subject, &mut principals)?;
-    let (mut evaluation, horizon) = at_moment(view, request, place, &principals, actions, now)?;
+    evaluate_as(view, request, place, &principals, actions, now)
+}
+
+/// The same for a subject whose principals are known.
+#[inline]
+pub(super) fn evaluate_as(
+    view: &View<'_>,
+    request: &CheckRequest<'_>,
+    place: Place,
+    principals: &[u32],
+    actions: &ActionSet,
+    now: Timestamp,
+) -> Result<Evaluation, Undecided> {
+    let (mut evaluation, horizon) = at_moment(view, request, place, principals, actions, now)?;
     if let Some(horizon) = horizon {
         evaluation.valid_until = valid_until(view, &evaluation, now, horizon, |moment| {
-            at_moment(view, request, place, &principals, actions, moment)
+            at_moment(view, request, place, principals, actions, moment)
         })?;
     }
     Ok(evaluation)

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use crate::authorizer::{Answer, Authorizer};
 use crate::model::{AgentContext, CheckRequest, Decision, Freshness, Undecided};
+use crate::policy::Prepared;
 use crate::snapshot::{ActiveSnapshot, Snapshot};
 
 use super::queue::Recorder;
@@ -32,6 +33,10 @@ pub trait Call: Send + Sync + fmt::Debug {
 pub trait Question: fmt::Debug {
     /// The caller's id of the call.
     fn request_id(&self) -> &str;
+    /// The stream that a question came over, and its id there.
+    fn streamed(&self, _index: usize) -> Option<(u128, u64)> {
+        None
+    }
     /// Writes the question, masked.
     fn write(&self, index: usize, shown: &mut Shown<'_, '_>);
     /// Asks the question again.
@@ -61,7 +66,8 @@ pub struct Entry {
 /// One decision.
 #[derive(Debug)]
 pub struct Item {
-    /// Position in the batch; `None` for a single check, and where a batch as a whole could not be decided.
+    /// Position in the batch or the message; `None` for a single check, and where a batch as a whole could not be
+    /// decided.
     pub index: Option<usize>,
     /// The time that it was decided at, exactly: asked again at this time, the same policy says the same.
     pub at: Timestamp,
@@ -139,9 +145,10 @@ impl<'r> Notes<'r> {
         snapshot: &Snapshot,
         request: &CheckRequest<'_>,
         context: Option<&AgentContext<'_>>,
+        subject: Option<&Prepared>,
     ) -> Result<Answer, Undecided> {
         self.at = authorizer.now();
-        let outcome = authorizer.check_at(snapshot, request, context, self.at);
+        let outcome = authorizer.check_prepared(snapshot, request, context, self.at, subject);
         self.freshness = snapshot.freshness(self.at);
         outcome
     }
@@ -164,10 +171,10 @@ impl<'r> Notes<'r> {
         }
     }
 
-    /// Notes that nothing could be decided, because there is no policy.
-    pub fn no_policy(&mut self, authorizer: &Authorizer) {
+    /// Notes that this could not be decided, because there is no policy.
+    pub fn no_policy(&mut self, index: Option<usize>, authorizer: &Authorizer) {
         (self.at, self.nanos, self.freshness) = (authorizer.now(), 0, Freshness::Fresh);
-        self.decided(None, Err(Undecided::NoPolicy));
+        self.decided(index, Err(Undecided::NoPolicy));
     }
 
     /// Hands everything that was noted to the writer.
@@ -182,7 +189,7 @@ impl<'r> Notes<'r> {
             return;
         }
         let call = call();
-        let batch_id = call.batch_items().map(|_| recorder.batch_id());
+        let batch_id = call.batch_items().map(|_| recorder.new_id());
         let bytes = call.bytes().saturating_add(items.len().saturating_mul(size_of::<Item>()));
         let call: Box<dyn Call> = Box::new(call);
         recorder.push(Entry { call, snapshot, trace, transport, batch_id, items, bytes }).await;

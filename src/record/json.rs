@@ -130,7 +130,6 @@ impl LastTime {
             let mut digits = *b".000000000";
             let mut end = 1;
             for (place, digit) in digits.iter_mut().enumerate().skip(1).rev() {
-                #[expect(clippy::cast_possible_truncation, reason = "one decimal digit")]
                 let value = (rest % 10) as u8;
                 *digit = b'0' + value;
                 rest /= 10;

@@ -22,7 +22,7 @@ pub mod field {
     pub const SAMPLED: &str = "sampled";
     /// `unix` or `tcp`.
     pub const TRANSPORT: &str = "transport";
-    /// `Check` or `BatchCheck`.
+    /// `Check`, `BatchCheck` or `CheckStream`.
     pub const METHOD: &str = "method";
     /// The same for all items of a batch.
     pub const BATCH_ID: &str = "batch_id";
@@ -30,6 +30,10 @@ pub mod field {
     pub const BATCH_INDEX: &str = "batch_index";
     /// How many items it has.
     pub const BATCH_ITEMS: &str = "batch_items";
+    /// The same for all questions of a stream.
+    pub const STREAM_ID: &str = "stream_id";
+    /// The question's id on its stream.
+    pub const QUESTION_ID: &str = "question_id";
     /// The question.
     pub const REQUEST: &str = "request";
     /// Paths of the question that were hashed or dropped.

@@ -113,7 +113,8 @@ impl Recorder {
         (kept, self.0.share > 0 && chance() <= self.0.share)
     }
 
-    pub(super) fn batch_id(&self) -> u128 {
+    /// An id for what several records belong to, a batch or a stream.
+    pub fn new_id(&self) -> u128 {
         let number = self.0.batches.fetch_add(1, Ordering::Relaxed);
         (u128::from(self.0.process) << 64) | u128::from(number)
     }

@@ -223,6 +223,10 @@ pub(super) fn render(
         }
         json.plain_member(field::BATCH_ITEMS, items);
     }
+    if let Some((stream, question)) = question.streamed(item.index.unwrap_or_default()) {
+        json.plain_member(field::STREAM_ID, format_args!("\"{stream:032x}\""));
+        json.plain_member(field::QUESTION_ID, question);
+    }
     // A batch that could not be decided as a whole was not read further.
     if item.index.is_some() || call.batch_items().is_none() {
         json.key(field::REQUEST);

@@ -68,6 +68,16 @@ pub struct Batch<'a> {
     environment: &'a Attributes,
 }
 
+/// What the questions of a stream share, of a context that is in order.
+#[derive(Clone, Copy)]
+pub(super) struct StreamContext<'a> {
+    caller: Caller<'a>,
+    environment: &'a Attributes,
+    agent: Option<AgentContext<'a>>,
+    operation: Option<Operation<'a>>,
+    resource: Option<(Scope<'a>, &'a Attributes)>,
+}
+
 /// Who asks, and what conditions read of them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caller<'a> {
@@ -82,6 +92,8 @@ pub enum BatchError {
     Malformed(Violations),
     /// More items than the limit.
     TooLarge {
+        /// The field that holds them.
+        field: &'static str,
         /// How many there are.
         items: usize,
         /// How many there may be.
@@ -98,6 +110,8 @@ pub(super) enum Prefix {
     Explained,
     /// It is an item of a batch.
     Item(usize),
+    /// What the questions of a stream share.
+    Context,
 }
 
 // === requests ===
@@ -130,7 +144,7 @@ pub(super) fn check_request_at(wire: View<'_>, prefix: Prefix) -> Result<Asked<'
 pub fn batch<'a>(wire: impl Into<BatchView<'a>>, limit: usize) -> Result<Batch<'a>, BatchError> {
     let wire = wire.into();
     if wire.items > limit {
-        return Err(BatchError::TooLarge { items: wire.items, limit });
+        return Err(BatchError::TooLarge { field: "items", items: wire.items, limit });
     }
     let mut violations = Violations::default();
     if wire.items == 0 {
@@ -169,6 +183,93 @@ impl<'a> Batch<'a> {
         attributes(wire.request_attributes, prefix, "request_attributes", &mut violations);
         let agent = read_agent(wire.agent, prefix, &mut violations);
         asked(caller, action, resource, (wire.request_attributes, self.environment), agent, violations)
+    }
+}
+
+/// Looks at what the questions of a stream are to share.
+pub(super) fn stream_context(wire: &v1::CheckStreamContext, violations: &mut Violations) {
+    let prefix = Prefix::Context;
+    match &wire.subject {
+        Some(subject) => {
+            read_caller(subject, prefix, "subject", violations);
+        }
+        None => violations.push(prefix.field("subject"), "is missing"),
+    }
+    attributes(&wire.environment_attributes, prefix, "environment_attributes", violations);
+    read_agent(wire.agent.as_ref(), prefix, violations);
+    if let Some(agent) = &wire.agent {
+        let answers = [("approval", agent.approval.is_some()), ("consent", agent.consent.is_some())];
+        for (answer, _) in answers.into_iter().filter(|(_, given)| *given) {
+            let description = "is set, but it is for one action; wanted in the question that it is for";
+            violations.push(prefix.field(format_args!("agent.{answer}")), description);
+        }
+    }
+    if wire.action.is_some() {
+        read_action(wire.action.as_ref().map(Into::into), prefix, violations);
+    }
+    if wire.resource.is_some() {
+        read_resource(wire.resource.as_ref().map(Into::into), prefix, violations);
+    }
+}
+
+impl<'a> StreamContext<'a> {
+    /// Reads a context that [`stream_context`] found in order.
+    pub(super) fn read(wire: &'a v1::CheckStreamContext) -> Result<Self, Violations> {
+        let mut violations = Violations::default();
+        let Some(subject) = &wire.subject else {
+            violations.push(Prefix::Context.field("subject"), "is missing");
+            return Err(violations);
+        };
+        // Its ids were looked at when it came, which is what takes long of a subject with many groups.
+        let principal = PrincipalId::new(&subject.principal_id);
+        let caller = Caller {
+            subject: Subject { principal, groups: (&subject.group_ids).into() },
+            attributes: &subject.attributes,
+        };
+        let given = (wire.action.as_ref().map(Into::into), wire.resource.as_ref().map(Into::into));
+        let context = Self {
+            caller,
+            environment: &wire.environment_attributes,
+            agent: read_agent(wire.agent.as_ref(), Prefix::Context, &mut violations),
+            operation: given.0.and_then(|own| read_action(Some(own), Prefix::Context, &mut violations)),
+            resource: given.1.and_then(|own| read_resource(Some(own), Prefix::Context, &mut violations)),
+        };
+        if violations.is_empty() { Ok(context) } else { Err(violations) }
+    }
+
+    /// Who asks all of them.
+    pub(super) const fn subject(&self) -> Subject<'a> {
+        self.caller.subject
+    }
+
+    /// Reads one question: what it says itself, and for the rest what the context says.
+    pub(super) fn question(&self, wire: &'a v1::CheckStreamQuestion) -> Result<Asked<'a>, Violations> {
+        let mut violations = Violations::default();
+        let prefix = Prefix::Whole;
+        let missing = "is missing, and the context names none either";
+        let operation = match (&wire.action, self.operation) {
+            (Some(own), _) => read_action(Some(own.into()), prefix, &mut violations),
+            (None, Some(shared)) => Some(shared),
+            (None, None) => {
+                violations.push("action", missing);
+                None
+            }
+        };
+        let resource = match (&wire.resource, self.resource) {
+            (Some(own), _) => read_resource(Some(own.into()), prefix, &mut violations),
+            (None, Some(shared)) => Some(shared),
+            (None, None) => {
+                violations.push("resource", missing);
+                None
+            }
+        };
+        attributes(&wire.request_attributes, prefix, "request_attributes", &mut violations);
+        let agent = match &wire.agent {
+            own @ Some(_) => read_agent(own.as_ref(), prefix, &mut violations),
+            None => self.agent,
+        };
+        let given = (&wire.request_attributes, self.environment);
+        asked(Some(self.caller), operation, resource, given, agent, violations)
     }
 }
 
@@ -318,7 +419,7 @@ fn read_consent<'a>(
     Some(ConsentAnswer { by: PrincipalId::new(&wire.principal_id), verdict: verdict? })
 }
 
-fn unknown_value(value: i32, of: &str) -> String {
+pub(super) fn unknown_value(value: i32, of: &str) -> String {
     format!("is {value}, which this version does not know; wanted a value of {of}")
 }
 
@@ -622,22 +723,29 @@ pub const fn undecided_reason(undecided: &Undecided) -> &'static str {
     undecided.code()
 }
 
+/// What belongs to that reason in `google.rpc.ErrorInfo`.
+fn undecided_metadata(undecided: &Undecided) -> HashMap<String, String> {
+    match undecided {
+        Undecided::UnknownHierarchy { holder } => HashMap::from([("holder".to_owned(), holder.clone())]),
+        _ => HashMap::new(),
+    }
+}
+
 /// The whole status.
 pub fn undecided_status(undecided: &Undecided) -> Status {
-    let mut metadata = HashMap::new();
-    if let Undecided::UnknownHierarchy { holder } = undecided {
-        metadata.insert("holder".to_owned(), holder.clone());
-    }
+    let metadata = undecided_metadata(undecided);
     let details = ErrorDetails::with_error_info(undecided_reason(undecided), ERROR_DOMAIN, metadata);
     Status::with_error_details(undecided_code(undecided), undecided.to_string(), details)
 }
 
-/// The same for one item of a batch.
+/// The same for one item of a batch, or one question of a stream.
 pub fn undecided_item(undecided: &Undecided) -> v1::CheckError {
     v1::CheckError {
         code: undecided_code(undecided) as i32,
         message: undecided.to_string(),
         field_violations: Vec::new(),
+        reason: undecided_reason(undecided).to_owned(),
+        metadata: undecided_metadata(undecided),
     }
 }
 
@@ -654,12 +762,13 @@ impl Violations {
         self.listed.iter().map(|violation| (violation.field.as_str(), violation.description.as_str()))
     }
 
-    /// The same for one item of a batch.
+    /// The same for one item of a batch, or one question of a stream.
     pub fn into_item(self) -> v1::CheckError {
         v1::CheckError {
             code: Code::InvalidArgument as i32,
             message: self.to_string(),
             field_violations: self.listed,
+            ..v1::CheckError::default()
         }
     }
 
@@ -705,15 +814,15 @@ impl BatchError {
     pub fn into_status(self) -> Status {
         match self {
             Self::Malformed(violations) => violations.into_status(),
-            Self::TooLarge { items, limit } => {
+            Self::TooLarge { field, items, limit } => {
                 let description = format!("holds {items} items; this sidecar takes at most {limit}");
                 let metadata = HashMap::from([
                     ("limit".to_owned(), limit.to_string()),
                     ("items".to_owned(), items.to_string()),
                 ]);
-                let mut details = ErrorDetails::with_bad_request_violation("items", description.clone());
+                let mut details = ErrorDetails::with_bad_request_violation(field, description.clone());
                 details.set_error_info("BATCH_TOO_LARGE", ERROR_DOMAIN, metadata);
-                Status::with_error_details(Code::InvalidArgument, format!("`items` {description}"), details)
+                Status::with_error_details(Code::InvalidArgument, format!("`{field}` {description}"), details)
             }
         }
     }
@@ -725,6 +834,7 @@ impl Prefix {
             Self::Whole => field.to_string(),
             Self::Explained => format!("check.{field}"),
             Self::Item(index) => format!("items[{index}].{field}"),
+            Self::Context => format!("context.{field}"),
         }
     }
 }

@@ -14,12 +14,13 @@ use prost::Message;
 use tokio::sync::Semaphore;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::authorizer::{Answer, Authorizer, CACHE_NAMES};
-use crate::metrics::{Counter, Histogram, Metrics};
+use crate::metrics::{Counter, Gauge, Histogram, Metrics};
 use crate::model::{Action, Freshness, Plane, ReasonCode, Scope, Undecided};
+use crate::policy::Prepared;
 use crate::proto::v1;
 use crate::proto::v1::authorization_service_server::{AuthorizationService, AuthorizationServiceServer};
 use crate::record::{Notes, Recorder};
@@ -38,6 +39,7 @@ use super::limits::{Limited, RequestLimit};
 use super::message::{BatchCheckRequest, CheckRequest, View};
 use super::record::{BatchCall, CheckCall, trace_ids};
 use super::status::{PolicyFeed, Watched};
+use super::stream::{self, Answers};
 use super::trace::{Call, Decided, Item, Method, Tracing};
 
 /// Settings of the service.
@@ -51,23 +53,24 @@ pub struct GrpcSettings {
     pub reflection: bool,
 }
 
-/// `postern.v1.AuthorizationService` on one listener.
-#[derive(Debug)]
+/// `postern.v1.AuthorizationService` on one listener. Cheap to clone: each open stream of questions has its own.
+#[derive(Clone, Debug)]
 pub struct AuthorizationApi {
-    authorizer: Authorizer,
-    max_batch_items: usize,
-    counters: Counters,
+    pub(super) authorizer: Authorizer,
+    pub(super) max_batch_items: usize,
+    pub(super) counters: Arc<Counters>,
     queries: Queries,
-    feed: PolicyFeed,
+    pub(super) feed: PolicyFeed,
+    pub(super) limit: RequestLimit,
     /// `None` where nobody receives traces: then nothing of them is on the path.
-    tracing: Option<Arc<Tracing>>,
+    pub(super) tracing: Option<Arc<Tracing>>,
     /// `None` where nobody asked for records: then nothing of them is on the path.
-    records: Option<Recorder>,
-    transport: &'static str,
+    pub(super) records: Option<Recorder>,
+    pub(super) transport: &'static str,
 }
 
 /// What explains and lists, beside the checks.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Queries {
     /// Those that wait included.
     admitted: Arc<Semaphore>,
@@ -81,6 +84,9 @@ const WAITING: usize = 64;
 
 /// Streams of one connection. A client that wants more at a time waits for one to end, or opens another connection.
 const STREAMS: u32 = 256;
+/// What a caller may send of one stream before it was looked at. One that is not read from must not use up what its
+/// connection may send: hyper's megabyte, of which a few streams have room.
+const STREAM_WINDOW: u32 = 256 << 10;
 /// A peer beyond this machine that is gone says nothing; it is asked after so much silence.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
@@ -92,13 +98,14 @@ pub fn router(
     limit: RequestLimit,
 ) -> Result<Router, tonic_reflection::server::Error> {
     let (transport, metrics) = (api.queries.transport, api.queries.metrics.clone());
-    let api = Arc::new(api);
+    let api = Arc::new(api.limited_by(limit.clone()));
     let service = AuthorizationServiceServer::from_arc(Arc::clone(&api))
         .max_decoding_message_size(settings.max_request_bytes);
     let service = Direct::new(api, settings.max_request_bytes, service);
     let service = Limited::new(service, limit, transport, &metrics);
     let router = Server::builder()
         .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
         .http2_keepalive_interval((transport == Transport::Tcp).then_some(KEEP_ALIVE))
         .add_service(service)
         .add_service(health.service());
@@ -130,9 +137,10 @@ impl AuthorizationApi {
         Self {
             authorizer,
             max_batch_items: settings.max_batch_items,
-            counters: Counters::bind(metrics, transport),
+            counters: Arc::new(Counters::bind(metrics, transport)),
             queries: Queries::new(metrics, transport),
             feed,
+            limit: RequestLimit::new(usize::MAX),
             tracing,
             records: None,
             transport: transport.name(),
@@ -142,6 +150,11 @@ impl AuthorizationApi {
     /// The same, recording what it decides.
     pub fn with_records(self, records: Option<Recorder>) -> Self {
         Self { records, ..self }
+    }
+
+    /// The same, for so much at a time.
+    pub(super) fn limited_by(self, limit: RequestLimit) -> Self {
+        Self { limit, ..self }
     }
 
     fn check_now(
@@ -163,12 +176,12 @@ impl AuthorizationApi {
         }
         let outcome = match active.get() {
             Some(snapshot) => {
-                let decided = self.decide(snapshot, &asked, notes.as_deref_mut());
+                let decided = self.decide(snapshot, &asked, None, notes.as_deref_mut());
                 decided.map(|(answer, took)| (snapshot, answer, took))
             }
             None => {
                 if let Some(notes) = notes.take() {
-                    notes.no_policy(&self.authorizer);
+                    notes.no_policy(None, &self.authorizer);
                 }
                 Err(self.counters.count_undecided(asked.request.plane, Undecided::NoPolicy))
             }
@@ -222,7 +235,7 @@ impl AuthorizationApi {
         let call = call.filter(|call| call.may_be_told());
         let Some(snapshot) = active.get() else {
             if let Some(notes) = notes {
-                notes.no_policy(&self.authorizer);
+                notes.no_policy(None, &self.authorizer);
             }
             if let Some(call) = call {
                 call.batch(wire.request_id, None, items.len(), &[]);
@@ -241,7 +254,7 @@ impl AuthorizationApi {
         for (index, item) in items.iter().enumerate() {
             let kept = match batch.item(index, item.view()) {
                 Ok(asked) => {
-                    let decided = self.decide(snapshot, &asked, notes.as_deref_mut());
+                    let decided = self.decide(snapshot, &asked, None, notes.as_deref_mut());
                     let decided = decided.map(|(answer, _)| answer);
                     put_message(&mut response, 1, |out| match &decided {
                         Ok(answer) => put_message(out, 1, |out| writer.result(out, &asked, answer)),
@@ -272,7 +285,7 @@ impl AuthorizationApi {
             let took = ended.saturating_duration_since(began);
             self.counters.batch_item.observe(took);
             if call.is_some() {
-                told.push(Item { outcome: kept, ended, took });
+                told.push(Item { id: None, outcome: kept, ended, took });
             }
             began = ended;
         }
@@ -286,18 +299,23 @@ impl AuthorizationApi {
         Ok(response)
     }
 
-    fn decide(
+    /// Decides one question, and counts it. A subject that is given is that of the question, prepared.
+    pub(super) fn decide(
         &self,
         snapshot: &Snapshot,
         asked: &Asked<'_>,
+        subject: Option<&Prepared>,
         notes: Option<&mut Notes<'_>>,
     ) -> Result<(Answer, Duration), Undecided> {
         let (request, agent) = (&asked.request, asked.agent.as_ref());
         let began = Instant::now();
         let (outcome, took) = match notes {
-            None => (self.authorizer.check(snapshot, request, agent), began.elapsed()),
+            None => {
+                let now = self.authorizer.now();
+                (self.authorizer.check_prepared(snapshot, request, agent, now, subject), began.elapsed())
+            }
             Some(notes) => {
-                let outcome = notes.decide(&self.authorizer, snapshot, request, agent);
+                let outcome = notes.decide(&self.authorizer, snapshot, request, agent, subject);
                 (outcome, notes.took(began.elapsed()))
             }
         };
@@ -527,6 +545,15 @@ fn read_back<M: Message + Default>(answer: Response<Vec<u8>>) -> Result<Response
 #[tonic::async_trait]
 impl AuthorizationService for AuthorizationApi {
     type WatchPolicyStream = Watched;
+    type CheckStreamStream = Answers;
+
+    async fn check_stream(
+        &self,
+        request: Request<Streaming<v1::CheckStreamRequest>>,
+    ) -> Result<Response<Answers>, Status> {
+        let (metadata, _, questions) = request.into_parts();
+        Ok(Response::new(stream::answers(self.clone(), metadata, questions)?))
+    }
 
     async fn get_policy_status(
         &self,
@@ -582,7 +609,7 @@ impl AuthorizationService for AuthorizationApi {
 
 /// Every counter of the path, looked up once.
 #[derive(Debug)]
-struct Counters {
+pub(super) struct Counters {
     /// Indexed by [`slot`].
     decisions: Vec<Counter>,
     /// Two for each of [`UNDECIDED`], one a plane.
@@ -592,8 +619,14 @@ struct Counters {
     check: Histogram,
     batch_check: Histogram,
     batch_item: Histogram,
-    invalid: Counter,
+    /// Of one message.
+    pub(super) check_stream: Histogram,
+    pub(super) invalid: Counter,
     batch_items: Counter,
+    pub(super) streams: Gauge,
+    pub(super) stream_questions: Counter,
+    /// Streams, and questions on them, for which there was no place.
+    pub(super) shed: Counter,
 }
 
 const PLANES: [Plane; 2] = [Plane::Control, Plane::Data];
@@ -649,8 +682,12 @@ impl Counters {
             check: took(Method::Check),
             batch_check: took(Method::BatchCheck),
             batch_item: metrics.histogram(&metric::BATCH_ITEM_DURATION, &[transport]),
+            check_stream: took(Method::CheckStream),
             invalid: metrics.counter(&metric::INVALID_REQUESTS, &[]),
             batch_items: metrics.counter(&metric::BATCH_ITEMS, &[]),
+            streams: metrics.gauge(&metric::STREAMS, &[transport]),
+            stream_questions: metrics.counter(&metric::STREAM_QUESTIONS, &[transport]),
+            shed: metrics.counter(&metric::REQUESTS_SHED, &["limit", transport]),
         }
     }
 
@@ -676,7 +713,7 @@ impl Counters {
         }
     }
 
-    fn count_undecided(&self, plane: Plane, undecided: Undecided) -> Undecided {
+    pub(super) fn count_undecided(&self, plane: Plane, undecided: Undecided) -> Undecided {
         let reason = match undecided {
             Undecided::NoPolicy => 0,
             Undecided::PolicyOutdated(Freshness::Expired) => 2,

@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,6 +23,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::metrics::{Counter, Metrics};
+use crate::proto::v1;
 use crate::telemetry::names::metric;
 
 use super::Transport;
@@ -32,11 +34,13 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Where gRPC says how long the caller waits.
 const TIMEOUT: &str = "grpc-timeout";
 
-/// The requests of all listeners.
+/// The requests of all listeners, and the streams that questions come over. A stream that waits for its next question
+/// takes no place from a request; what came over it does while it is decided.
 #[derive(Clone, Debug)]
 pub struct RequestLimit {
     most: usize,
     open: Arc<AtomicUsize>,
+    streams: Arc<AtomicUsize>,
 }
 
 /// A service that answers so many requests at a time, and none too late.
@@ -65,21 +69,41 @@ pub struct LimitedFuture<F> {
     counters: Arc<Counters>,
 }
 
+/// A place among the requests or the streams, until dropped.
 #[derive(Debug)]
-struct Place(Arc<AtomicUsize>);
+pub(super) struct Place(Arc<AtomicUsize>);
+
+/// There was no place: so many there may be.
+#[derive(Debug)]
+pub(super) struct Shed(usize);
 
 // === impls ===
 
 impl RequestLimit {
-    /// So many.
+    /// So many requests, and so many streams.
     pub fn new(most: usize) -> Self {
-        Self { most, open: Arc::default() }
+        Self { most, open: Arc::default(), streams: Arc::default() }
     }
 
-    fn take(&self) -> Option<Place> {
+    /// A place for something to decide, if there is one.
+    pub(super) fn take(&self) -> Option<Place> {
+        self.of(&self.open)
+    }
+
+    /// A place for an open stream, if there is one.
+    pub(super) fn take_stream(&self) -> Option<Place> {
+        self.of(&self.streams)
+    }
+
+    /// What is not looked at for want of a place.
+    pub(super) fn shed(&self) -> Shed {
+        Shed(self.most)
+    }
+
+    fn of(&self, taken: &Arc<AtomicUsize>) -> Option<Place> {
         // Two that meet at the last place may both see it taken; a limit need not be better than that.
-        let before = self.open.fetch_add(1, Ordering::Relaxed);
-        let place = Place(Arc::clone(&self.open));
+        let before = taken.fetch_add(1, Ordering::Relaxed);
+        let place = Place(Arc::clone(taken));
         (before < self.most).then_some(place)
     }
 }
@@ -134,7 +158,7 @@ where
         let this = &mut *self;
         let Some((inner, _)) = &mut this.admitted else {
             this.counters.shed.inc();
-            return Poll::Ready(Ok(shed(this.most).into_http()));
+            return Poll::Ready(Ok(Shed(this.most).into_status().into_http()));
         };
         // The message is read and decided in one go, so this is the moment before.
         if this.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -155,12 +179,43 @@ where
     }
 }
 
-fn shed(most: usize) -> Status {
-    let metadata = HashMap::from([("limit".to_owned(), most.to_string())]);
-    let details = ErrorDetails::with_error_info("TOO_MANY_REQUESTS", ERROR_DOMAIN, metadata);
-    let message =
-        format!("no decision was made: there are {most} requests already; ask again a little later");
-    Status::with_error_details(Code::ResourceExhausted, message, details)
+impl Shed {
+    const REASON: &str = "TOO_MANY_REQUESTS";
+
+    fn metadata(&self) -> HashMap<String, String> {
+        HashMap::from([("limit".to_owned(), self.0.to_string())])
+    }
+
+    /// The whole status.
+    pub(super) fn into_status(self) -> Status {
+        let details = ErrorDetails::with_error_info(Self::REASON, ERROR_DOMAIN, self.metadata());
+        Status::with_error_details(Code::ResourceExhausted, self.to_string(), details)
+    }
+
+    /// The same for one question of a stream.
+    pub(super) fn to_item(&self) -> v1::CheckError {
+        v1::CheckError {
+            code: Code::ResourceExhausted as i32,
+            message: self.to_string(),
+            field_violations: Vec::new(),
+            reason: Self::REASON.to_owned(),
+            metadata: self.metadata(),
+        }
+    }
+
+    /// A stream for which there is no place.
+    pub(super) fn into_stream_status(self) -> Status {
+        let details = ErrorDetails::with_error_info("TOO_MANY_STREAMS", ERROR_DOMAIN, self.metadata());
+        let message = format!("there are {} streams already; ask over one of those, or with Check", self.0);
+        Status::with_error_details(Code::ResourceExhausted, message, details)
+    }
+}
+
+impl fmt::Display for Shed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let most = self.0;
+        write!(f, "no decision was made: there are {most} requests already; ask again a little later")
+    }
 }
 
 /// As the caller wrote it, `100m` for example; what is none is passed over, as tonic does.

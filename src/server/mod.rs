@@ -1,6 +1,6 @@
 //! The edge: the gRPC service, its health and reflection, the listeners and the admin endpoint. Imports
 //! `authorizer` and below; the generated types stay in `convert`, `explain`,
-//! `status` and the signatures of `grpc`.
+//! `status`, `stream` and the signatures of `grpc`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,7 @@ pub mod message;
 pub mod record;
 pub mod spiffe;
 pub mod status;
+mod stream;
 pub mod tls;
 mod trace;
 

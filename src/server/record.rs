@@ -1,6 +1,8 @@
 //! Questions of the wire in records, and back: what a call leaves to the recorder, and how a recorded question is read
 //! to be asked again. Both directions stand here, so that what is written can be read.
 
+use std::sync::Arc;
+
 use opentelemetry::trace::SpanContext;
 use serde_json::{Map, Value as Json};
 use tonic::metadata::MetadataMap;
@@ -22,6 +24,16 @@ pub(super) struct CheckCall(Box<[u8]>);
 pub(super) struct BatchCall {
     message: Box<[u8]>,
     items: usize,
+}
+
+/// A message of a stream that is recorded.
+#[derive(Debug)]
+pub(super) struct StreamCall {
+    pub(super) message: v1::CheckStreamRequest,
+    /// Whether it came with this message. It counts there, once, however many messages hold it.
+    pub(super) brought: bool,
+    pub(super) context: Arc<v1::CheckStreamContext>,
+    pub(super) stream: u128,
 }
 
 /// A question from a record.
@@ -141,6 +153,65 @@ impl Question for BatchCheckRequest<'_> {
         if let Ok(batch) = convert::batch(self.view(), usize::MAX)
             && let Some(item) = self.items().get(index)
             && let Ok(asked) = batch.item(index, item.view())
+        {
+            answer(&asked.request, asked.agent.as_ref());
+        }
+    }
+}
+
+impl Call for StreamCall {
+    fn method(&self) -> &'static str {
+        "CheckStream"
+    }
+
+    fn bytes(&self) -> usize {
+        let context = if self.brought { prost::Message::encoded_len(&*self.context) } else { 0 };
+        let questions = self.message.questions.len().saturating_mul(size_of::<v1::CheckStreamQuestion>());
+        let texts = context.saturating_add(prost::Message::encoded_len(&self.message)).saturating_mul(2);
+        size_of::<Self>().saturating_add(questions).saturating_add(texts)
+    }
+
+    fn batch_items(&self) -> Option<usize> {
+        None
+    }
+
+    fn read(&self) -> Box<dyn Question + '_> {
+        Box::new(self)
+    }
+}
+
+impl Question for &StreamCall {
+    fn request_id(&self) -> &str {
+        &self.message.request_id
+    }
+
+    fn streamed(&self, index: usize) -> Option<(u128, u64)> {
+        Some((self.stream, self.message.questions.get(index)?.id))
+    }
+
+    fn write(&self, index: usize, shown: &mut Shown<'_, '_>) {
+        let Some(asked) = self.message.questions.get(index) else { return };
+        let v1::CheckStreamContext { subject, environment_attributes, agent: _, action: _, resource: _ } =
+            &*self.context;
+        let v1::CheckStreamQuestion { id: _, action, resource, request_attributes, agent } = asked;
+        let action = action.as_ref().or(self.context.action.as_ref());
+        let resource = resource.as_ref().or(self.context.resource.as_ref());
+        let view = View {
+            subject: subject.as_ref().map(Into::into),
+            action: action.map(Into::into),
+            resource: resource.map(Into::into),
+            request_attributes,
+            environment_attributes,
+            request_id: "",
+            agent: agent.as_ref().or(self.context.agent.as_ref()),
+        };
+        question(shown, &view);
+    }
+
+    fn ask(&self, index: usize, answer: &mut dyn FnMut(&CheckRequest<'_>, Option<&AgentContext<'_>>)) {
+        if let Ok(context) = convert::StreamContext::read(&self.context)
+            && let Some(question) = self.message.questions.get(index)
+            && let Ok(asked) = context.question(question)
         {
             answer(&asked.request, asked.agent.as_ref());
         }

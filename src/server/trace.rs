@@ -1,4 +1,4 @@
-//! One server span for each call, joined to the caller's W3C trace context. It is made when the call ends, for only
+//! One server span for each call, and for each message of a stream of questions, joined to the caller's W3C trace context. It is made when the call ends, for only
 //! then is it known whether a rule keeps it: a call that becomes no span costs a look at one header. Without a
 //! receiver of traces none of this runs.
 
@@ -34,6 +34,7 @@ use super::convert::{Asked, undecided_code, undecided_reason};
 pub(super) enum Method {
     Check,
     BatchCheck,
+    CheckStream,
     Explain,
     ListPermissions,
     ListPrincipals,
@@ -58,6 +59,8 @@ pub(super) struct Call<'a> {
     began: Instant,
     /// What the caller's flag says, where there is a caller with one.
     sampled: Option<bool>,
+    /// The one question of a message of a stream.
+    question: Option<u64>,
     /// The place in the trace of the span that it became.
     became: OnceCell<SpanContext>,
 }
@@ -69,8 +72,10 @@ pub(super) struct Decided<'a> {
     pub(super) took: Duration,
 }
 
-/// What became of an item of a batch.
+/// What became of an item of a batch, or of a question of a message.
 pub(super) struct Item<'a> {
+    /// Of a question.
+    pub(super) id: Option<u64>,
     /// `None` where it was malformed.
     pub(super) outcome: Option<(Asked<'a>, Result<Answer, Undecided>)>,
     pub(super) ended: Instant,
@@ -87,6 +92,7 @@ impl Method {
         match self {
             Self::Check => ("Check", "postern.v1.AuthorizationService/Check"),
             Self::BatchCheck => ("BatchCheck", "postern.v1.AuthorizationService/BatchCheck"),
+            Self::CheckStream => ("CheckStream", "postern.v1.AuthorizationService/CheckStream"),
             Self::Explain => ("Explain", "postern.v1.AuthorizationService/Explain"),
             Self::ListPermissions => ("ListPermissions", "postern.v1.AuthorizationService/ListPermissions"),
             Self::ListPrincipals => ("ListPrincipals", "postern.v1.AuthorizationService/ListPrincipals"),
@@ -108,11 +114,16 @@ impl Tracing {
     pub(super) fn call<'a>(&'a self, method: Method, metadata: &'a MetadataMap, began: Instant) -> Call<'a> {
         let header = metadata.get("traceparent").filter(|_| self.traces.propagators.trace_context);
         let sampled = header.and_then(|header| sampled(header.as_bytes()));
-        Call { tracing: self, method, metadata, began, sampled, became: OnceCell::new() }
+        Call { tracing: self, method, metadata, began, sampled, question: None, became: OnceCell::new() }
     }
 }
 
 impl Call<'_> {
+    /// The same, about one question of a stream.
+    pub(super) fn about(self, question: u64) -> Self {
+        Self { question: Some(question), ..self }
+    }
+
     /// The place in the trace of the span that it became, if it did.
     pub(super) fn into_context(self) -> Option<SpanContext> {
         self.became.into_inner()
@@ -223,6 +234,7 @@ impl Call<'_> {
     fn item(&self, snapshot: &Snapshot, index: usize, item: &Item<'_>) -> Vec<KeyValue> {
         let mut said = Vec::with_capacity(16);
         said.push(KeyValue::new(attribute::BATCH_INDEX, signed(index)));
+        said.extend(item.id.map(|id| KeyValue::new(attribute::QUESTION_ID, signed(id))));
         said.push(KeyValue::new(attribute::BATCH_ITEM_DURATION, microseconds(item.took)));
         match &item.outcome {
             Some((asked, Ok(answer))) => {
@@ -272,6 +284,7 @@ impl Call<'_> {
         said.push(KeyValue::new(attribute::RPC_SYSTEM_NAME, "grpc"));
         said.push(KeyValue::new(attribute::RPC_METHOD, name));
         said.push(KeyValue::new(attribute::NETWORK_TRANSPORT, transport.name()));
+        said.extend(self.question.map(|id| KeyValue::new(attribute::QUESTION_ID, signed(id))));
         said.extend(needed.map(|rule| KeyValue::new(attribute::KEPT, rule.name())));
         if traces.propagators.baggage && !options.baggage.is_empty() {
             let carried = self.tracing.baggage.extract_with_context(&Context::new(), &metadata);
@@ -376,7 +389,22 @@ impl Call<'_> {
     }
 }
 
-impl Item<'_> {
+impl<'a> Item<'a> {
+    /// A question of a stream, decided just now.
+    pub(super) fn decided(
+        id: u64,
+        asked: Asked<'a>,
+        outcome: Result<Answer, Undecided>,
+        took: Duration,
+    ) -> Self {
+        Self { id: Some(id), outcome: Some((asked, outcome)), ended: Instant::now(), took }
+    }
+
+    /// A question of a stream that cannot be read.
+    pub(super) fn malformed(id: u64) -> Self {
+        Self { id: Some(id), outcome: None, ended: Instant::now(), took: Duration::ZERO }
+    }
+
     fn is_allowed(&self) -> bool {
         let Some((_, Ok(answer))) = &self.outcome else { return false };
         matches!(answer.evaluation.decision, Decision::Allowed(_))

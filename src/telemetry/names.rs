@@ -96,6 +96,8 @@ pub mod attribute {
         GROUPS = "postern.groups";
         /// The caller's request id.
         REQUEST_ID = "postern.request_id";
+        /// The id of a question on its stream.
+        QUESTION_ID = "postern.question_id";
         /// The role assignment that grants.
         ROLE_ASSIGNMENT_ID = "postern.role_assignment.id";
         /// The role that it assigns.
@@ -269,8 +271,11 @@ pub mod metric {
             "Decisions, those in batches included, and requests that could not be decided",
             [OUTCOME, REASON, PLANE, CACHE, TRANSPORT];
         INVALID_REQUESTS: Counter "postern_invalid_requests_total" in "{request}",
-            "Requests and batch items refused as malformed", [];
+            "Requests, batch items and questions of streams refused as malformed", [];
         BATCH_ITEMS: Counter "postern_batch_items_total" in "{item}", "Items of all batches", [];
+        STREAMS: Gauge "postern_check_streams" in "{stream}", "Open streams of questions", [TRANSPORT];
+        STREAM_QUESTIONS: Counter "postern_stream_questions_total" in "{question}",
+            "Questions that were asked over streams", [TRANSPORT];
         QUERIES: Counter "postern_queries_total" in "{call}",
             "Calls that explain or list, by how they ended", [METHOD, OUTCOME, TRANSPORT];
         CHECK_DURATION: Histogram "postern_check_duration_seconds" in "s",

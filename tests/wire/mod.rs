@@ -24,11 +24,19 @@ use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 pub(crate) struct Sidecar {
+    /// Opened with the first question, and then the same for all.
+    stream: Option<OpenStream>,
     runtime: tokio::runtime::Runtime,
     client: AuthorizationServiceClient<Channel>,
     writer: PolicyWriter,
     clock: Clock,
     _socket: tempfile::TempDir,
+}
+
+struct OpenStream {
+    questions: tokio::sync::mpsc::Sender<v1::CheckStreamRequest>,
+    answers: tonic::Streaming<v1::CheckStreamResponse>,
+    last_id: u64,
 }
 
 impl Sidecar {
@@ -59,7 +67,7 @@ impl Sidecar {
             let channel = Endpoint::try_from(format!("unix://{}", path.display())).unwrap();
             AuthorizationServiceClient::new(channel.connect().await.unwrap())
         });
-        Self { runtime, client, writer, clock, _socket: socket }
+        Self { stream: None, runtime, client, writer, clock, _socket: socket }
     }
 
     pub(crate) fn activate(&mut self, policy: Policy) {
@@ -82,6 +90,38 @@ impl Sidecar {
     ) -> Result<Vec<v1::BatchCheckItemResult>, Status> {
         let answer = self.runtime.block_on(self.client.batch_check(request))?;
         Ok(answer.into_inner().results)
+    }
+
+    /// Asks in a new context over the one stream, which goes through every policy and all times that this sidecar is
+    /// given.
+    #[allow(dead_code, reason = "not every test asks over a stream")]
+    pub(crate) fn stream(
+        &mut self,
+        context: v1::CheckStreamContext,
+        mut questions: Vec<v1::CheckStreamQuestion>,
+    ) -> Vec<v1::check_stream_answer::Outcome> {
+        self.runtime.block_on(async {
+            if self.stream.is_none() {
+                let (questions, receiver) = tokio::sync::mpsc::channel(1);
+                let receiver = tokio_stream::wrappers::ReceiverStream::new(receiver);
+                let answers = self.client.check_stream(receiver).await.unwrap().into_inner();
+                self.stream = Some(OpenStream { questions, answers, last_id: 0 });
+            }
+            let open = self.stream.as_mut().unwrap();
+            for question in &mut questions {
+                open.last_id += 1;
+                question.id = open.last_id;
+            }
+            let ids: Vec<u64> = questions.iter().map(|question| question.id).collect();
+            let message = v1::CheckStreamRequest { context: Some(context), questions, ..Default::default() };
+            open.questions.send(message).await.unwrap();
+            let mut answers = Vec::new();
+            while answers.len() < ids.len() {
+                answers.extend(open.answers.message().await.unwrap().expect("it stays open").answers);
+            }
+            assert_eq!(answers.iter().map(|answer| answer.id).collect::<Vec<_>>(), ids);
+            answers.into_iter().map(|answer| answer.outcome.expect("an outcome")).collect()
+        })
     }
 }
 
