@@ -31,8 +31,8 @@ use postern::cache::CachePolicy;
 use postern::clock::Clock;
 use postern::documents::{Lenience, load_texts};
 use postern::model::{
-    Action, At, Attributes, CheckRequest, ConditionText, Decision, PermissionBlock, Plane, PrincipalId,
-    RoleDefinition, Schedule, Scope, Spanned, Subject,
+    Action, At, Attributes, CheckRequest, ConditionText, Decision, Groups, PermissionBlock, Plane,
+    PrincipalId, RoleDefinition, Schedule, Scope, Spanned, Subject,
 };
 use postern::policy::{CompileOptions, Policy};
 use postern::snapshot::cell;
@@ -144,7 +144,7 @@ fn memo_miss(bencher: Bencher<'_, '_>, size: usize) {
 
 /// Reads what a request borrows, as decoding it would have.
 fn warm<'a>(request: &CheckRequest<'a>) -> CheckRequest<'a> {
-    for group in request.subject.groups {
+    for group in request.subject.groups.iter() {
         black_box(group.as_bytes().iter().map(|&byte| u32::from(byte)).sum::<u32>());
     }
     black_box(request.scope.as_str().len() + request.action.as_str().len());
@@ -299,7 +299,7 @@ fn blob_reader(condition: Option<&str>, end: Option<i64>) -> (Policy, Attributes
 fn read_a_blob(bencher: Bencher<'_, '_>, condition: Option<&str>, end: Option<i64>) {
     let (policy, blob) = blob_reader(condition, end);
     let mut request = CheckRequest::new(
-        Subject { principal: PrincipalId::new("reader"), groups: &[] },
+        Subject { principal: PrincipalId::new("reader"), groups: Groups::NONE },
         Action::parse(BLOB_READ).expect("an action"),
         Plane::Data,
         Scope::parse(STORAGE).expect("a scope"),

@@ -64,3 +64,4 @@ pub mod server;
 pub mod snapshot;
 pub mod source;
 pub mod telemetry;
+pub mod wire;

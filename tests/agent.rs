@@ -25,8 +25,8 @@ use postern::cache::CachePolicy;
 use postern::clock::Clock;
 use postern::model::{
     Action, AgentContext, AgentDocument, ApprovalAnswer, ApprovalVerdict, At, CheckRequest, ConsentAnswer,
-    ConsentVerdict, Documents, ExecutedAs, NoAttributes, PermissionBlock, Plane, PrincipalId, RoleAssignment,
-    RoleDefinition, Scope, Spanned, StepState, Subject, Undecided,
+    ConsentVerdict, Documents, ExecutedAs, Groups, NoAttributes, PermissionBlock, Plane, PrincipalId,
+    RoleAssignment, RoleDefinition, Scope, Spanned, StepState, Subject, Undecided,
 };
 use postern::policy::{CompileOptions, Policy};
 use postern::snapshot::{self, Snapshot};
@@ -100,7 +100,7 @@ fn agent(id: &str, value: &Value) -> Agent {
 
 fn check(policy: &Policy, principal: &str, action: &str, scope: Scope<'_>) -> Result<Access, Undecided> {
     let request = CheckRequest::new(
-        Subject { principal: PrincipalId::new(principal), groups: &[] },
+        Subject { principal: PrincipalId::new(principal), groups: Groups::NONE },
         Action::parse(action).unwrap(),
         Plane::Control,
         scope,
@@ -162,7 +162,7 @@ fn flow_example(id: &str, mut given: Fields<'_>, mut request: Fields<'_>, mut ex
     let mut answered = Fields::new(id, request.take("responses").unwrap());
     request.end();
     let by = PrincipalId::new(user);
-    let subject = |id| Subject { principal: PrincipalId::new(id), groups: &[] };
+    let subject = |id| Subject { principal: PrincipalId::new(id), groups: Groups::NONE };
     let responses = Responses {
         approval: answered.text("approval").map(|verdict| ApprovalAnswer {
             by: subject(user),
@@ -405,7 +405,7 @@ impl Checks for Told {
 }
 
 fn approval(principal: PrincipalId<'static>, verdict: ApprovalVerdict) -> Option<ApprovalAnswer<'static>> {
-    Some(ApprovalAnswer { by: Subject { principal, groups: &[] }, verdict })
+    Some(ApprovalAnswer { by: Subject { principal, groups: Groups::NONE }, verdict })
 }
 
 fn consent(by: PrincipalId<'static>, verdict: ConsentVerdict) -> Option<ConsentAnswer<'static>> {

@@ -10,7 +10,7 @@ use postern::cache::CachePolicy;
 use postern::clock::Clock;
 use postern::model::{
     Action, AgentContext, AgentDocument, ApprovalAnswer, ApprovalVerdict, At, Attributes, CheckRequest,
-    ConditionText, ConsentAnswer, ConsentVerdict, Decision, DenyAssignment, Documents, NoAttributes,
+    ConditionText, ConsentAnswer, ConsentVerdict, Decision, DenyAssignment, Documents, Groups, NoAttributes,
     PermissionBlock, Plane, PrincipalId, RoleAssignment, RoleDefinition, Schedule, Scope, Spanned, Subject,
 };
 use postern::policy::{CompileOptions, Policy};
@@ -98,7 +98,7 @@ struct Asked<'a> {
 /// Reason, whose rights, and the steps with their states.
 fn ask(documents: &Documents, action: &str, group: &str, asked: &Asked<'_>) -> (String, Vec<String>) {
     let (point, snapshot) = decision_point(documents);
-    let subject = |id| Subject { principal: PrincipalId::new(id), groups: &[] };
+    let subject = |id| Subject { principal: PrincipalId::new(id), groups: Groups::NONE };
     let context = AgentContext {
         mode: asked.mode,
         on_behalf_of: asked.user.map(subject),
@@ -294,7 +294,7 @@ fn what_an_agent_may_ends_with_who_may_use_and_approve_it() {
         let (snapshot, _) = writer.activate(policy, 0, Timestamp::UNIX_EPOCH);
         let cache = CacheSettings { policy: CachePolicy::CostAtLeast(0), max_bytes: 1 << 20 };
         let point = Authorizer::new(reader, cache, Clock::manual(Timestamp::UNIX_EPOCH));
-        let subject = |id| Subject { principal: PrincipalId::new(id), groups: &[] };
+        let subject = |id| Subject { principal: PrincipalId::new(id), groups: Groups::NONE };
         let context = AgentContext {
             mode: None,
             on_behalf_of: Some(subject("ann")),
@@ -322,7 +322,7 @@ fn circumstances_count_where_it_is_asked_who_may_use_the_agent() {
         Some(ConditionText { text: text("@Environment[isPrivateLink] BoolEquals true"), version: None });
     let (point, snapshot) = decision_point(&office);
     let inside = Attributes::from_json(&serde_json::json!({"isPrivateLink": true}));
-    let subject = |id| Subject { principal: PrincipalId::new(id), groups: &[] };
+    let subject = |id| Subject { principal: PrincipalId::new(id), groups: Groups::NONE };
     let context = AgentContext {
         mode: None,
         on_behalf_of: Some(subject("ann")),

@@ -21,7 +21,7 @@ use postern::cache::CachePolicy;
 use postern::clock::Clock;
 use postern::metrics::Metrics;
 use postern::model::{
-    Action, CheckRequest, Decision, Freshness, Plane, PrincipalId, Scope, Subject, Undecided,
+    Action, CheckRequest, Decision, Freshness, Groups, Plane, PrincipalId, Scope, Subject, Undecided,
 };
 use postern::readiness::Readiness;
 use postern::snapshot;
@@ -85,7 +85,7 @@ impl Follower {
 
     fn may_alice_read(&self) -> Result<bool, Undecided> {
         let (principal, scope) = (PrincipalId::new(ALICE), vault("app"));
-        let subject = Subject { principal, groups: &[] };
+        let subject = Subject { principal, groups: Groups::NONE };
         let scope = Scope::parse(&scope).unwrap();
         let request = CheckRequest::new(subject, Action::parse(READ).unwrap(), Plane::Control, scope);
         let active = self.authorizer.snapshot();

@@ -52,9 +52,9 @@ use postern::condition::{self, Budget, Context, Extensions, Mode, check_version}
 use postern::documents::{Lenience, load, load_texts};
 use postern::model::{
     Action, Attributes, CheckRequest, ConditionText, Decision, DenyAssignment, DenyEffect, Documents, Group,
-    ManagementGroup, PermissionBlock, Plane, PrincipalId, Problems, RequestAttributes, RoleAssignment,
-    RoleDefinition, Schedule, ScheduleKind, Scope, Severity, Spanned, Subject, Subscription, Undecided, Why,
-    Wildcards, pattern_matches,
+    Groups, ManagementGroup, PermissionBlock, Plane, PrincipalId, Problems, RequestAttributes,
+    RoleAssignment, RoleDefinition, Schedule, ScheduleKind, Scope, Severity, Spanned, Subject, Subscription,
+    Undecided, Why, Wildcards, pattern_matches,
 };
 use postern::policy::{CompileOptions, Evaluation, Policy};
 use postern::proto::v1;
@@ -555,7 +555,7 @@ fn with_request(request: &Request, decide: impl FnOnce(&CheckRequest<'_>) -> Out
         sub_operation: request.sub_operation.as_deref(),
         attributes: bags.borrow(),
         ..CheckRequest::new(
-            Subject { principal: PrincipalId::new(&request.principal), groups: &request.groups },
+            Subject { principal: PrincipalId::new(&request.principal), groups: (&request.groups).into() },
             action,
             Plane::from_data_action(request.is_data_action),
             scope,
@@ -1484,7 +1484,7 @@ fn contoso_says(policy: Policy) {
         let time = |text: &str| text.parse::<Timestamp>().expect("a time");
         let now = time(case.now.as_deref().unwrap_or("2026-06-01T12:00:00Z"));
         let mut request = CheckRequest::new(
-            Subject { principal: PrincipalId::new(&case.principal), groups: &case.groups },
+            Subject { principal: PrincipalId::new(&case.principal), groups: (&case.groups).into() },
             Action::parse(&case.action).expect("an action"),
             Plane::from_data_action(case.data_action),
             Scope::parse(&case.scope).expect("a scope"),
@@ -1496,7 +1496,7 @@ fn contoso_says(policy: Policy) {
             principal: &case.attributes.principal,
             environment: &case.attributes.environment,
         };
-        let subject = |id| Subject { principal: PrincipalId::new(id), groups: &[] };
+        let subject = |id| Subject { principal: PrincipalId::new(id), groups: Groups::NONE };
         let context = case.agent.as_ref().map(|agent| {
             let user = agent.user.as_deref().map(subject);
             let approval =

@@ -16,10 +16,11 @@ use jiff::Timestamp;
 use postern::documents::{Lenience, load};
 use postern::model::{
     Action, AssignmentOutcome, Attributes, CheckRequest, ClauseTruth, ConditionOutcome, ConditionOwner,
-    ConditionText, Decision, DenyAssignment, DenyEffect, DenyOutcome, Documents, Explanation, Group, Joined,
-    KnownOperation, ManagementGroup, NearMiss, OperationOutcome, PermissionBlock, PermissionQuery, Plane,
-    PrincipalId, PrincipalQuery, Reached, ReadValue, RequestAttributes, RoleAssignment, RoleDefinition,
-    Schedule, ScheduleKind, Scope, Spanned, Subject, Subscription, Why, Wildcards, pattern_matches,
+    ConditionText, Decision, DenyAssignment, DenyEffect, DenyOutcome, Documents, Explanation, Group, Groups,
+    Joined, KnownOperation, ManagementGroup, NearMiss, OperationOutcome, PermissionBlock, PermissionQuery,
+    Plane, PrincipalId, PrincipalQuery, Reached, ReadValue, RequestAttributes, RoleAssignment,
+    RoleDefinition, Schedule, ScheduleKind, Scope, Spanned, Subject, Subscription, Why, Wildcards,
+    pattern_matches,
 };
 use postern::policy::{CompileOptions, Policy};
 
@@ -57,7 +58,7 @@ fn request<'a>(
     scope: &'a str,
 ) -> CheckRequest<'a> {
     CheckRequest::new(
-        Subject { principal: PrincipalId::new(principal), groups },
+        Subject { principal: PrincipalId::new(principal), groups: groups.into() },
         Action::parse(action).unwrap(),
         plane,
         Scope::parse(scope).unwrap(),
@@ -407,7 +408,7 @@ fn permissions_agree(
     operations: Option<&[KnownOperation]>,
     kind: Kind,
 ) -> Vec<&'static str> {
-    let subject = Subject { principal: PrincipalId::new(principal), groups };
+    let subject = Subject { principal: PrincipalId::new(principal), groups: groups.into() };
     let query = PermissionQuery { subject, scope: Scope::parse(scope).unwrap(), operations };
     let list = policy.list_permissions(&query, now()).unwrap();
     let mut looked_at: Vec<KnownOperation> = match operations {
@@ -791,7 +792,8 @@ fn last_segment(id: &str) -> &str {
 fn is_complete(documents: &Documents, asked: &CheckRequest<'_>, explanation: &Explanation) {
     let shown = format!("{asked:?}\n{}", written(explanation));
     let target = asked.scope.as_str();
-    let ids = ids_of(documents, &asked.subject.principal.to_string(), asked.subject.groups);
+    let groups: Vec<String> = asked.subject.groups.iter().map(str::to_owned).collect();
+    let ids = ids_of(documents, &asked.subject.principal.to_string(), &groups);
     let principals: BTreeSet<&str> = explanation.principals.iter().map(|one| one.id.as_str()).collect();
     assert_eq!(principals.len(), explanation.principals.len(), "{shown}");
     assert!(principals.iter().all(|id| ids.contains(*id)), "{shown}");
@@ -1189,7 +1191,7 @@ fn permissions_show_patterns_block_by_block() {
         }],
         ..Default::default()
     };
-    let subject = Subject { principal: PrincipalId::new("alice"), groups: &[] };
+    let subject = Subject { principal: PrincipalId::new("alice"), groups: Groups::NONE };
     let query = PermissionQuery { subject, scope: Scope::parse(SUB).unwrap(), operations: None };
     let list = compile(&documents).list_permissions(&query, now()).unwrap();
     let [grant] = list.grants.as_slice() else { panic!("{list:?}") };

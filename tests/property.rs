@@ -976,7 +976,7 @@ impl Ask {
             sub_operation: self.sub_operation.as_deref(),
             attributes: bags.borrow(),
             ..CheckRequest::new(
-                Subject { principal: PrincipalId::new(&self.principal), groups: &self.groups },
+                Subject { principal: PrincipalId::new(&self.principal), groups: (&self.groups).into() },
                 Action::parse(&self.action).unwrap(),
                 Plane::from_data_action(self.data_action),
                 Scope::parse(&self.resource).unwrap(),

@@ -76,7 +76,7 @@ impl Question {
     /// From the strings to the request.
     pub(crate) fn parse(&self) -> CheckRequest<'_> {
         CheckRequest::new(
-            Subject { principal: PrincipalId::new(&self.principal), groups: &self.groups },
+            Subject { principal: PrincipalId::new(&self.principal), groups: (&self.groups).into() },
             Action::parse(&self.action).expect("an action"),
             Plane::from_data_action(self.data_action),
             Scope::parse(&self.scope).expect("a scope"),

@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
 use postern::documents::{Lenience, load_texts};
-use postern::model::{Action, CheckRequest, Plane, PrincipalId, Scope, Subject};
+use postern::model::{Action, CheckRequest, Plane, PrincipalId, Scope, Groups, Subject};
 use postern::policy::{CompileOptions, Policy};
 
 const SUB: &str = "/subscriptions/00000000-0000-4000-a001-000000000002/resourceGroups/rg-payments-prod";
@@ -23,7 +23,7 @@ fuzz_target!(|data: &[u8]| {
     let principals = documents.role_assignments.iter().map(|assignment| &assignment.principal_id.value);
     for principal in principals.chain(documents.schedules.iter().map(|schedule| &schedule.principal_id.value)).take(4) {
         for scope in ["/", SUB] {
-            let subject = Subject { principal: PrincipalId::new(principal), groups: &[] };
+            let subject = Subject { principal: PrincipalId::new(principal), groups: Groups::NONE };
             let (Ok(action), Ok(scope)) = (Action::parse("A.B/c/read"), Scope::parse(scope)) else { return };
             let request = CheckRequest::new(subject, action, Plane::Control, scope);
             if let Ok(evaluation) = policy.evaluate(&request, Timestamp::UNIX_EPOCH) {

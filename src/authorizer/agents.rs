@@ -9,8 +9,8 @@ use crate::agent::{
     UserContext, Waiting, may_use, steps,
 };
 use crate::model::{
-    Action, AgentContext, AgentStop, CheckRequest, Decision, ExecutedAs, NoAttributes, Plane, PrincipalId,
-    RequestAttributes, Scope, Step, StepKind, StepState, Subject, Undecided, Why,
+    Action, AgentContext, AgentStop, CheckRequest, Decision, ExecutedAs, Groups, NoAttributes, Plane,
+    PrincipalId, RequestAttributes, Scope, Step, StepKind, StepState, Subject, Undecided, Why,
 };
 use crate::policy::{DescribedAgent, Evaluation};
 use crate::snapshot::Snapshot;
@@ -241,7 +241,7 @@ impl Checks for PolicyChecks<'_, '_> {
         let Some(resource) = self.resource else { return Ok(false) };
         let approver = self.context.and_then(|context| context.approval).map(|answer| answer.by);
         let known = self.user.into_iter().chain(approver).find(|subject| subject.principal == principal);
-        let subject = known.unwrap_or(Subject { principal, groups: &[] });
+        let subject = known.unwrap_or(Subject { principal, groups: Groups::NONE });
         let request = CheckRequest::new(subject, self.request.action, Plane::Control, resource);
         let (holds, until) = self.snapshot.policy.holds_role(&request, role, self.now)?;
         self.until = self.until.into_iter().chain(until).min();

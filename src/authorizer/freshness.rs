@@ -95,7 +95,7 @@ mod tests {
     use crate::authorizer::{Authorizer, CacheSettings};
     use crate::cache::CachePolicy;
     use crate::clock::Clock;
-    use crate::model::{Action, Documents, PrincipalId, Scope, Subject};
+    use crate::model::{Action, Documents, Groups, PrincipalId, Scope, Subject};
     use crate::policy::{CompileOptions, Policy};
     use crate::snapshot::{Lease, Publication, cell};
 
@@ -130,7 +130,7 @@ mod tests {
 
         let ask = |action: &str, plane| {
             let request = CheckRequest::new(
-                Subject { principal: PrincipalId::new("alice"), groups: &[] },
+                Subject { principal: PrincipalId::new("alice"), groups: Groups::NONE },
                 Action::parse(action).unwrap(),
                 plane,
                 Scope::parse("/").unwrap(),

@@ -10,8 +10,9 @@ use jiff::Timestamp;
 
 use super::diff::{Access, Impact, ImpactKind};
 use crate::model::{
-    DenyEffect, KnownOperation, OperationOutcome, PermissionList, PermissionPatterns, PermissionQuery, Plane,
-    PrincipalId, RoleActivation, Scope, Subject, Undecided, Wildcards, pattern_matches,
+    DenyEffect, Groups, KnownOperation, OperationOutcome, PermissionList, PermissionPatterns,
+    PermissionQuery, Plane, PrincipalId, RoleActivation, Scope, Subject, Undecided, Wildcards,
+    pattern_matches,
 };
 use crate::policy::Policy;
 
@@ -47,7 +48,7 @@ impl Pair<'_> {
         scope: Scope<'_>,
         operations: &[KnownOperation],
     ) -> Result<PermissionList, Undecided> {
-        let subject = Subject { principal: PrincipalId::new(self.principal), groups: &[] };
+        let subject = Subject { principal: PrincipalId::new(self.principal), groups: Groups::NONE };
         let query = PermissionQuery { subject, scope, operations: Some(operations) };
         policy.list_permissions(&query, self.now)
     }

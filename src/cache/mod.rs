@@ -59,7 +59,7 @@ struct KeyRef<'a> {
 struct Key {
     generation: u64,
     principal: Principal,
-    groups: Box<[String]>,
+    groups: Box<[Box<str>]>,
     action: Box<str>,
     plane: Plane,
     scope: Box<str>,
@@ -196,7 +196,7 @@ impl KeyRef<'_> {
                 PrincipalId::Guid(guid) => Principal::Guid(guid.as_u128()),
                 PrincipalId::Text(text) => Principal::Text(text.into()),
             },
-            groups: request.subject.groups.into(),
+            groups: request.subject.groups.iter().map(Box::from).collect(),
             action: request.action.as_str().into(),
             plane: request.plane,
             scope: request.scope.as_str().into(),
@@ -233,7 +233,8 @@ impl Hash for Key {
             Principal::Guid(guid) => guid.hash(state),
             Principal::Text(text) => text.hash(state),
         }
-        self.groups.hash(state);
+        state.write_usize(self.groups.len());
+        self.groups.iter().for_each(|id| id.hash(state));
         self.action.hash(state);
         self.plane.hash(state);
         self.scope.hash(state);
@@ -282,7 +283,8 @@ impl Equivalent<Key> for KeyRef<'_> {
             && *asked_plane == *plane
             && asked_action.as_str() == &**action
             && asked_scope.as_str() == &**scope
-            && subject.groups == &**groups
+            && subject.groups.len() == groups.len()
+            && subject.groups.iter().zip(groups).all(|(asked, kept)| *asked == **kept)
             && self.sub_operation() == sub_operation.as_deref()
             && self.attributes == *attributes_hash
             && same_attributes()
@@ -298,7 +300,7 @@ impl Key {
             Principal::Text(text) => text.len(),
         };
         let groups: usize =
-            self.groups.iter().map(|group| group.len().saturating_add(size_of::<String>())).sum();
+            self.groups.iter().map(|group| group.len().saturating_add(size_of::<Box<str>>())).sum();
         let attributes = self.attributes.iter().flat_map(|sources| sources.iter());
         let attributes: usize = attributes.map(attributes::weight).sum();
         let bytes = [size_of::<Self>(), principal, groups, self.action.len(), self.scope.len(), attributes];
@@ -356,7 +358,7 @@ mod tests {
         scope: &'a str,
     ) -> CheckRequest<'a> {
         CheckRequest::new(
-            Subject { principal: PrincipalId::new(principal), groups },
+            Subject { principal: PrincipalId::new(principal), groups: groups.into() },
             Action::parse(action).unwrap(),
             Plane::Control,
             Scope::parse(scope).unwrap(),

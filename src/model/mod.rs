@@ -39,5 +39,5 @@ pub use explanation::{
 };
 pub use principal::{ALL_PRINCIPALS, Guid, PrincipalId};
 pub use problem::{Location, Problem, Problems, Severity};
-pub use request::{CheckRequest, RequestAttributes, Subject};
+pub use request::{CheckRequest, Groups, RequestAttributes, Subject};
 pub use scope::{MANAGEMENT_GROUP_PREFIX, Scope, ScopeError, ScopeKind};

@@ -23,7 +23,12 @@ const USUAL_LENGTH: usize = 256;
 impl Policy {
     /// Full id of the role assignment that granted.
     pub fn role_assignment_id(&self, grant: Grant) -> String {
-        self.describe(|view, out| write_assignment_id(view, grant.assignment(), out))
+        self.owned(|out| self.write_role_assignment_id(grant, out))
+    }
+
+    /// The same, behind what is there.
+    pub fn write_role_assignment_id(&self, grant: Grant, out: &mut String) {
+        self.describe_into(out, |view, out| write_assignment_id(view, grant.assignment(), out));
     }
 
     /// Its name, the last segment of the id.
@@ -35,10 +40,15 @@ impl Policy {
 
     /// Full id of the role definition that granted.
     pub fn role_definition_id(&self, grant: Grant) -> String {
-        self.describe(|view, out| {
+        self.owned(|out| self.write_role_definition_id(grant, out))
+    }
+
+    /// The same, behind what is there.
+    pub fn write_role_definition_id(&self, grant: Grant, out: &mut String) {
+        self.describe_into(out, |view, out| {
             let role = role_of(view, layout::at(view.entries, grant.assignment())?)?;
             write_role_definition_id(view, role, out)
-        })
+        });
     }
 
     /// Display name of the role definition that granted.
@@ -65,10 +75,15 @@ impl Policy {
 
     /// Full id of a deny assignment.
     pub fn deny_assignment_id(&self, hit: DenyHit) -> String {
-        self.describe(|view, out| {
+        self.owned(|out| self.write_deny_assignment_id(hit, out))
+    }
+
+    /// The same, behind what is there.
+    pub fn write_deny_assignment_id(&self, hit: DenyHit, out: &mut String) {
+        self.describe_into(out, |view, out| {
             let deny = layout::at(view.denies, hit.deny_assignment())?;
             write_object_id(view, deny.scope.get(), "denyAssignments", deny.name.get(), out)
-        })
+        });
     }
 
     /// Its name, the last segment of the id.
@@ -80,14 +95,33 @@ impl Policy {
 
     /// One sentence for people: why this request was decided so.
     pub fn reason(&self, request: &CheckRequest<'_>, decision: &Decision) -> String {
-        self.describe(|view, out| write_reason(view, request, decision, out))
+        self.owned(|out| self.write_reason(request, decision, out))
+    }
+
+    /// The same, behind what is there.
+    pub fn write_reason(&self, request: &CheckRequest<'_>, decision: &Decision, out: &mut String) {
+        self.describe_into(out, |view, out| write_reason(view, request, decision, out));
+    }
+
+    fn owned(&self, write: impl FnOnce(&mut String)) -> String {
+        let mut out = String::with_capacity(USUAL_LENGTH);
+        write(&mut out);
+        out
     }
 
     fn describe(&self, write: impl FnOnce(&View<'_>, &mut String) -> Result<(), Damaged>) -> String {
-        let mut out = String::with_capacity(USUAL_LENGTH);
-        match write(self.view(), &mut out) {
-            Ok(()) => out,
-            Err(Damaged) => UNKNOWN.to_owned(),
+        self.owned(|out| self.describe_into(out, write))
+    }
+
+    fn describe_into(
+        &self,
+        out: &mut String,
+        write: impl FnOnce(&View<'_>, &mut String) -> Result<(), Damaged>,
+    ) {
+        let begin = out.len();
+        if write(self.view(), out) == Err(Damaged) {
+            out.truncate(begin);
+            out.push_str(UNKNOWN);
         }
     }
 }

@@ -467,9 +467,10 @@ pub(super) fn find_principals(
     all: &mut Principals,
 ) -> Result<(), Damaged> {
     add_one(view, subject.principal, all)?;
-    for together in subject.groups.chunks(TOGETHER) {
+    let mut groups = subject.groups.iter();
+    while groups.len() > 0 {
         let mut guids = ArrayVec::<(u128, u64), TOGETHER>::new();
-        for group in together {
+        for group in groups.by_ref().take(TOGETHER) {
             match PrincipalId::new(group) {
                 PrincipalId::Guid(guid) => guids.push((guid.as_u128(), hash::guid(guid.as_u128()))),
                 text @ PrincipalId::Text(_) => add_one(view, text, all)?,

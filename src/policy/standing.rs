@@ -33,7 +33,7 @@ pub(super) fn principals_of(
 ) -> Result<(Vec<ExplainedPrincipal>, Vec<u32>), Damaged> {
     let (mut listed, mut known) = (Vec::new(), Vec::new());
     let mut seen = HashSet::new();
-    let asserted = subject.groups.iter().map(|group| PrincipalId::new(group));
+    let asserted = subject.groups.iter().map(PrincipalId::new);
     for (position, id) in std::iter::once(subject.principal).chain(asserted).enumerate() {
         if !seen.insert(id) {
             continue;

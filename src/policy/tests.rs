@@ -4,8 +4,9 @@
 use super::*;
 use crate::model::{
     Action, ActivationPolicy, ActivationRequirements, Attributes, ConditionText, DenyAssignment, Group,
-    ManagementGroup, PermissionBlock, PermissionQuery, Plane, PrincipalId, PrincipalQuery, RoleAssignment,
-    RoleDefinition, Schedule, ScheduleKind, ScheduleShape, Scope, Spanned, Subject, Subscription, Why,
+    Groups, ManagementGroup, PermissionBlock, PermissionQuery, Plane, PrincipalId, PrincipalQuery,
+    RoleAssignment, RoleDefinition, Schedule, ScheduleKind, ScheduleShape, Scope, Spanned, Subject,
+    Subscription, Why,
 };
 use jiff::Timestamp;
 
@@ -60,7 +61,7 @@ fn compile(documents: &Documents) -> Policy {
 
 fn request<'a>(principal: &'a str, action: &'a str, scope: &'a str) -> CheckRequest<'a> {
     CheckRequest::new(
-        Subject { principal: PrincipalId::new(principal), groups: &[] },
+        Subject { principal: PrincipalId::new(principal), groups: Groups::NONE },
         Action::parse(action).unwrap(),
         Plane::Control,
         Scope::parse(scope).unwrap(),

@@ -10,7 +10,7 @@ use crate::model::Undecided;
 use crate::policy::Policy;
 use crate::snapshot::{self, Snapshot};
 
-use super::entry::{Entry, Item};
+use super::entry::{Item, Question};
 use super::render::Steps;
 use super::settings::Outcome;
 
@@ -49,9 +49,9 @@ impl Candidate {
     }
 
     /// Asks a live question again, at its time. `None` for one that cannot be read again.
-    pub(super) fn ask(&self, entry: &Entry, item: &Item) -> Option<Result<Answer, Undecided>> {
+    pub(super) fn ask(&self, question: &dyn Question, item: &Item) -> Option<Result<Answer, Undecided>> {
         let mut said = None;
-        entry.call.ask(item.index.unwrap_or_default(), &mut |request, context| {
+        question.ask(item.index.unwrap_or_default(), &mut |request, context| {
             said = Some(self.authorizer.check_at(&self.snapshot, request, context, item.at));
         });
         said

@@ -16,16 +16,23 @@ use super::queue::Recorder;
 use super::render::Shown;
 use super::settings::Outcome;
 
-/// A call as the edge keeps it for the record. `index` is the position in a batch, or in a message of a stream.
+/// A call as the edge keeps it for the record: in as few pieces of memory as can be, for they are given back on another
+/// thread than they were taken on.
 pub trait Call: Send + Sync + fmt::Debug {
     /// The method of the contract.
     fn method(&self) -> &'static str;
-    /// The caller's id of the call.
-    fn request_id(&self) -> &str;
     /// About how many bytes it holds.
     fn bytes(&self) -> usize;
     /// Items of the batch, if it is one.
     fn batch_items(&self) -> Option<usize>;
+    /// Reads it again.
+    fn read(&self) -> Box<dyn Question + '_>;
+}
+
+/// What was asked. `index` is the position in a batch.
+pub trait Question: fmt::Debug {
+    /// The caller's id of the call.
+    fn request_id(&self) -> &str;
     /// The stream that a question came over, and its id there.
     fn streamed(&self, _index: usize) -> Option<(u128, u64)> {
         None

@@ -29,7 +29,7 @@ mod tally;
 mod writer;
 
 pub use candidate::{Candidate, Comparison, compare};
-pub use entry::{Call, Entry, Item, Notes, TraceIds};
+pub use entry::{Call, Entry, Item, Notes, Question, TraceIds};
 pub use json::Json;
 pub use mask::{Field, Hasher, Masks, SHORTEST_KEY, Verb};
 pub use queue::Recorder;

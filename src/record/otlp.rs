@@ -13,7 +13,7 @@ use crate::model::{Decision, Plane};
 use crate::telemetry::logs::{LogEncoder, LogSender};
 use crate::telemetry::send::{NotTaken, Taken};
 
-use super::entry::{Entry, Item};
+use super::entry::{Entry, Item, Question};
 use super::mask::{Field, Hasher, Masks, Verb};
 use super::names::{self, attributes};
 use super::queue::{Queue, signed};
@@ -91,7 +91,7 @@ impl Logs {
     pub(super) fn push(
         &mut self,
         (masks, hasher): (&Masks, &Hasher),
-        entry: &Entry,
+        (entry, question): (&Entry, &dyn Question),
         item: &Item,
         kind: Kind,
         text: &[u8],
@@ -137,7 +137,7 @@ impl Logs {
             log.text(attributes::POLICY_DIGEST, snapshot.policy.digest());
         }
         if item.index.is_some() || entry.call.batch_items().is_none() {
-            entry.call.ask(item.index.unwrap_or_default(), &mut |request, _| {
+            question.ask(item.index.unwrap_or_default(), &mut |request, _| {
                 let plane = match request.plane {
                     Plane::Control => "control",
                     Plane::Data => "data",

@@ -3,10 +3,12 @@
 use std::fmt;
 
 use crate::authorizer::Answer;
-use crate::model::{AttributeBag, Decision, Freshness, OwnedValue, Step, StepKind, Undecided, Value, Why};
+use crate::model::{
+    AttributeBag, Decision, Freshness, Groups, OwnedValue, Step, StepKind, Undecided, Value, Why,
+};
 use crate::snapshot::Snapshot;
 
-use super::entry::{Entry, Item};
+use super::entry::{Entry, Item, Question};
 use super::json::{Json, LastTime};
 use super::mask::{Field, Hasher, Masks, Verb};
 use super::names::field;
@@ -87,7 +89,7 @@ impl Shown<'_, '_> {
     }
 
     /// Object ids.
-    pub fn ids(&mut self, field: Field, name: &str, ids: &[String]) {
+    pub fn ids(&mut self, field: Field, name: &str, ids: Groups<'_>) {
         if ids.is_empty() {
             return;
         }
@@ -97,7 +99,7 @@ impl Shown<'_, '_> {
         }
         self.json.key(name);
         self.json.open_list();
-        for id in ids {
+        for id in ids.iter() {
             if verb == Verb::Hash {
                 self.json.string(&self.hasher.id(id));
             } else {
@@ -183,7 +185,7 @@ fn write_value(json: &mut Json<'_>, value: Value<'_>) {
 pub(super) fn render(
     (masks, hasher): (&Masks, &Hasher),
     common: &mut Common,
-    entry: &Entry,
+    (entry, question): (&Entry, &dyn Question),
     item: &Item,
     said: Option<&Said<'_>>,
     out: &mut Vec<u8>,
@@ -194,7 +196,7 @@ pub(super) fn render(
     json.open();
     json.time_member(field::TIME, item.at, &mut common.time);
     json.member(field::KIND, kind.name());
-    let request_id = call.request_id();
+    let request_id = question.request_id();
     let mut masked = 0;
     if !request_id.is_empty() {
         match masks.field(Field::RequestId) {
@@ -221,7 +223,7 @@ pub(super) fn render(
         }
         json.plain_member(field::BATCH_ITEMS, items);
     }
-    if let Some((stream, question)) = call.streamed(item.index.unwrap_or_default()) {
+    if let Some((stream, question)) = question.streamed(item.index.unwrap_or_default()) {
         json.plain_member(field::STREAM_ID, format_args!("\"{stream:032x}\""));
         json.plain_member(field::QUESTION_ID, question);
     }
@@ -230,7 +232,7 @@ pub(super) fn render(
         json.key(field::REQUEST);
         json.open();
         let mut shown = Shown { json, masks, hasher, masked };
-        call.write(item.index.unwrap_or_default(), &mut shown);
+        question.write(item.index.unwrap_or_default(), &mut shown);
         (json, masked) = (shown.json, shown.masked);
         json.close();
     }

@@ -11,7 +11,7 @@ use crate::metrics::RecordMetrics;
 use crate::telemetry::logs::LogSender;
 
 use super::candidate::{Candidate, Comparison, compare};
-use super::entry::{Entry, Item};
+use super::entry::{Entry, Item, Question};
 use super::file::{LineFile, LineStream, Lines};
 use super::mask::{Hasher, Masks};
 use super::otlp::{Backlog, Exporter, Logs};
@@ -279,14 +279,17 @@ impl Writer {
             queue.shed(&entry, Loss::QueueFullOldest);
             return true;
         }
+        let question = entry.call.read();
         for item in &entry.items {
+            let asked = (&entry, &*question);
             if item.kept {
-                self.spell(&mut hand, &entry, item, None);
+                self.spell(&mut hand, asked, item, None);
             }
             if item.compared {
-                self.compare(queue, &mut hand, &entry, item);
+                self.compare(queue, &mut hand, asked, item);
             }
         }
+        drop(question);
         hand.records = hand.records.saturating_add(signed(entry.items.len()));
         hand.bytes = hand.bytes.saturating_add(signed(entry.bytes));
         let full = hand.told.len() >= MOST_LINES || self.lines.text.len() >= MOST_BYTES;
@@ -304,9 +307,9 @@ impl Writer {
         self.stream.is_none() && self.file.is_none()
     }
 
-    fn compare(&mut self, queue: &Queue, hand: &mut Hand, entry: &Entry, item: &Item) {
+    fn compare(&mut self, queue: &Queue, hand: &mut Hand, asked: (&Entry, &dyn Question), item: &Item) {
         let Some(candidate) = self.candidate.take() else { return };
-        if let Some(outcome) = candidate.ask(entry, item) {
+        if let Some(outcome) = candidate.ask(asked.1, item) {
             let steps = item.outcome.as_ref().map(|answer| Steps(&answer.steps).to_string());
             let whose = item.outcome.as_ref().ok().and_then(|answer| answer.executed_as);
             let live = (
@@ -322,7 +325,7 @@ impl Writer {
             queue.tally.candidate(compared);
             if compared != Compared::Same {
                 let said = Said { outcome: &outcome, snapshot: &candidate.snapshot };
-                self.spell(hand, entry, item, Some(&said));
+                self.spell(hand, asked, item, Some(&said));
             }
         } else {
             queue.tally.candidate(Compared::Lost);
@@ -330,14 +333,20 @@ impl Writer {
         self.candidate = Some(candidate);
     }
 
-    fn spell(&mut self, hand: &mut Hand, entry: &Entry, item: &Item, said: Option<&Said<'_>>) {
+    fn spell(
+        &mut self,
+        hand: &mut Hand,
+        asked: (&Entry, &dyn Question),
+        item: &Item,
+        said: Option<&Said<'_>>,
+    ) {
         let kind = if said.is_some() { Kind::Difference } else { Kind::Decision };
         let begin = self.lines.text.len();
         let shown = (&self.masks, &self.hasher);
-        render(shown, &mut self.common, entry, item, said, &mut self.lines.text);
+        render(shown, &mut self.common, asked, item, said, &mut self.lines.text);
         if self.otlp.is_some() {
             let text = self.lines.text.get(begin..).unwrap_or_default();
-            self.logs.push(shown, entry, item, kind, text);
+            self.logs.push(shown, asked, item, kind, text);
         }
         self.lines.ends.push(self.lines.text.len());
         hand.told.push((kind, Outcome::of(&item.outcome)));

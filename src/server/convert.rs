@@ -8,18 +8,22 @@ use std::fmt;
 use std::ops::ControlFlow;
 
 use jiff::Timestamp;
+use prost::Message;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::authorizer::{Answer, Authorizer};
 use crate::model::{
     Action, ActivationRequirements, AgentContext, AgentMode, AgentStop, ApprovalAnswer, ApprovalVerdict,
-    AttributeBag, CheckRequest, ConsentAnswer, ConsentVerdict, Decision, ExecutedAs, Freshness, NoAttributes,
-    Plane, PrincipalId, ReasonCode, RequestAttributes, RoleActivation, Scope, Step, StepKind, StepState,
-    Subject, Undecided, Value, ValueList,
+    AttributeBag, CheckRequest, ConsentAnswer, ConsentVerdict, Freshness, NoAttributes, Plane, PrincipalId,
+    ReasonCode, RequestAttributes, RoleActivation, Scope, Step, StepKind, StepState, Subject, Undecided,
+    Value, ValueList,
 };
 use crate::proto::v1;
 use crate::snapshot::Snapshot;
+
+use super::answer;
+use super::message::{self as wire, Attributes, BatchView, ResourceView, SubjectView, View};
 
 /// Object ids are 36 bytes; anything much longer is no id.
 const MAX_ID_BYTES: usize = 256;
@@ -81,8 +85,6 @@ pub(super) struct Caller<'a> {
     attributes: &'a Attributes,
 }
 
-type Attributes = HashMap<String, v1::AttributeValue>;
-
 /// Why a batch is refused as a whole.
 #[derive(Clone, Debug, PartialEq)]
 pub enum BatchError {
@@ -115,45 +117,45 @@ pub(super) enum Prefix {
 // === requests ===
 
 /// Reads a request, or says everything that is wrong with it.
-pub fn check_request(wire: &v1::CheckRequest) -> Result<Asked<'_>, Violations> {
-    check_request_at(wire, Prefix::Whole)
+pub fn check_request<'a>(wire: impl Into<View<'a>>) -> Result<Asked<'a>, Violations> {
+    check_request_at(wire.into(), Prefix::Whole)
 }
 
-pub(super) fn check_request_at(wire: &v1::CheckRequest, prefix: Prefix) -> Result<Asked<'_>, Violations> {
+pub(super) fn check_request_at(wire: View<'_>, prefix: Prefix) -> Result<Asked<'_>, Violations> {
     let mut violations = Violations::default();
-    let caller = match &wire.subject {
+    let caller = match wire.subject {
         Some(subject) => read_caller(subject, prefix, "subject", &mut violations),
         None => {
             violations.push(prefix.field("subject"), "is missing");
             None
         }
     };
-    let action = read_action(wire.action.as_ref(), prefix, &mut violations);
-    let resource = read_resource(wire.resource.as_ref(), prefix, &mut violations);
-    attributes(&wire.request_attributes, prefix, "request_attributes", &mut violations);
-    attributes(&wire.environment_attributes, prefix, "environment_attributes", &mut violations);
-    request_id(&wire.request_id, prefix, &mut violations);
-    let agent = read_agent(wire.agent.as_ref(), prefix, &mut violations);
-    let given = (&wire.request_attributes, &wire.environment_attributes);
+    let action = read_action(wire.action, prefix, &mut violations);
+    let resource = read_resource(wire.resource, prefix, &mut violations);
+    attributes(wire.request_attributes, prefix, "request_attributes", &mut violations);
+    attributes(wire.environment_attributes, prefix, "environment_attributes", &mut violations);
+    request_id(wire.request_id, prefix, &mut violations);
+    let agent = read_agent(wire.agent, prefix, &mut violations);
+    let given = (wire.request_attributes, wire.environment_attributes);
     asked(caller, action, resource, given, agent, violations)
 }
 
 /// Reads what belongs to the batch as a whole.
-pub fn batch(wire: &v1::BatchCheckRequest, limit: usize) -> Result<Batch<'_>, BatchError> {
-    if wire.items.len() > limit {
-        return Err(BatchError::TooLarge { field: "items", items: wire.items.len(), limit });
+pub fn batch<'a>(wire: impl Into<BatchView<'a>>, limit: usize) -> Result<Batch<'a>, BatchError> {
+    let wire = wire.into();
+    if wire.items > limit {
+        return Err(BatchError::TooLarge { field: "items", items: wire.items, limit });
     }
     let mut violations = Violations::default();
-    if wire.items.is_empty() {
+    if wire.items == 0 {
         violations.push("items", "is empty; wanted at least one item");
     }
     let prefix = Prefix::Whole;
-    let subject =
-        wire.subject.as_ref().and_then(|subject| read_caller(subject, prefix, "subject", &mut violations));
-    attributes(&wire.environment_attributes, prefix, "environment_attributes", &mut violations);
-    request_id(&wire.request_id, prefix, &mut violations);
+    let subject = wire.subject.and_then(|subject| read_caller(subject, prefix, "subject", &mut violations));
+    attributes(wire.environment_attributes, prefix, "environment_attributes", &mut violations);
+    request_id(wire.request_id, prefix, &mut violations);
     if violations.is_empty() {
-        Ok(Batch { subject, environment: &wire.environment_attributes })
+        Ok(Batch { subject, environment: wire.environment_attributes })
     } else {
         Err(BatchError::Malformed(violations))
     }
@@ -161,10 +163,14 @@ pub fn batch(wire: &v1::BatchCheckRequest, limit: usize) -> Result<Batch<'_>, Ba
 
 impl<'a> Batch<'a> {
     /// Reads one item.
-    pub fn item(&self, index: usize, wire: &'a v1::BatchCheckItem) -> Result<Asked<'a>, Violations> {
+    pub fn item<'i>(&self, index: usize, wire: impl Into<View<'i>>) -> Result<Asked<'i>, Violations>
+    where
+        'a: 'i,
+    {
+        let wire = wire.into();
         let mut violations = Violations::default();
         let prefix = Prefix::Item(index);
-        let caller = match (&wire.subject, self.subject) {
+        let caller = match (wire.subject, self.subject) {
             (Some(own), _) => read_caller(own, prefix, "subject", &mut violations),
             (None, Some(shared)) => Some(shared),
             (None, None) => {
@@ -172,11 +178,11 @@ impl<'a> Batch<'a> {
                 None
             }
         };
-        let action = read_action(wire.action.as_ref(), prefix, &mut violations);
-        let resource = read_resource(wire.resource.as_ref(), prefix, &mut violations);
-        attributes(&wire.request_attributes, prefix, "request_attributes", &mut violations);
-        let agent = read_agent(wire.agent.as_ref(), prefix, &mut violations);
-        asked(caller, action, resource, (&wire.request_attributes, self.environment), agent, violations)
+        let action = read_action(wire.action, prefix, &mut violations);
+        let resource = read_resource(wire.resource, prefix, &mut violations);
+        attributes(wire.request_attributes, prefix, "request_attributes", &mut violations);
+        let agent = read_agent(wire.agent, prefix, &mut violations);
+        asked(caller, action, resource, (wire.request_attributes, self.environment), agent, violations)
     }
 }
 
@@ -199,10 +205,10 @@ pub(super) fn stream_context(wire: &v1::CheckStreamContext, violations: &mut Vio
         }
     }
     if wire.action.is_some() {
-        read_action(wire.action.as_ref(), prefix, violations);
+        read_action(wire.action.as_ref().map(Into::into), prefix, violations);
     }
     if wire.resource.is_some() {
-        read_resource(wire.resource.as_ref(), prefix, violations);
+        read_resource(wire.resource.as_ref().map(Into::into), prefix, violations);
     }
 }
 
@@ -217,16 +223,16 @@ impl<'a> StreamContext<'a> {
         // Its ids were looked at when it came, which is what takes long of a subject with many groups.
         let principal = PrincipalId::new(&subject.principal_id);
         let caller = Caller {
-            subject: Subject { principal, groups: &subject.group_ids },
+            subject: Subject { principal, groups: (&subject.group_ids).into() },
             attributes: &subject.attributes,
         };
-        let given = (wire.action.as_ref(), wire.resource.as_ref());
+        let given = (wire.action.as_ref().map(Into::into), wire.resource.as_ref().map(Into::into));
         let context = Self {
             caller,
             environment: &wire.environment_attributes,
             agent: read_agent(wire.agent.as_ref(), Prefix::Context, &mut violations),
-            operation: given.0.and_then(|_| read_action(given.0, Prefix::Context, &mut violations)),
-            resource: given.1.and_then(|_| read_resource(given.1, Prefix::Context, &mut violations)),
+            operation: given.0.and_then(|own| read_action(Some(own), Prefix::Context, &mut violations)),
+            resource: given.1.and_then(|own| read_resource(Some(own), Prefix::Context, &mut violations)),
         };
         if violations.is_empty() { Ok(context) } else { Err(violations) }
     }
@@ -242,7 +248,7 @@ impl<'a> StreamContext<'a> {
         let prefix = Prefix::Whole;
         let missing = "is missing, and the context names none either";
         let operation = match (&wire.action, self.operation) {
-            (own @ Some(_), _) => read_action(own.as_ref(), prefix, &mut violations),
+            (Some(own), _) => read_action(Some(own.into()), prefix, &mut violations),
             (None, Some(shared)) => Some(shared),
             (None, None) => {
                 violations.push("action", missing);
@@ -250,7 +256,7 @@ impl<'a> StreamContext<'a> {
             }
         };
         let resource = match (&wire.resource, self.resource) {
-            (own @ Some(_), _) => read_resource(own.as_ref(), prefix, &mut violations),
+            (Some(own), _) => read_resource(Some(own.into()), prefix, &mut violations),
             (None, Some(shared)) => Some(shared),
             (None, None) => {
                 violations.push("resource", missing);
@@ -291,33 +297,34 @@ fn asked<'a>(
 
 /// Reads a subject that stands at a path of the request.
 pub(super) fn read_caller<'a>(
-    wire: &'a v1::Subject,
+    wire: impl Into<SubjectView<'a>>,
     prefix: Prefix,
     path: &str,
     violations: &mut Violations,
 ) -> Option<Caller<'a>> {
+    let wire = wire.into();
     let before = violations.len();
-    if let Err(description) = id(&wire.principal_id) {
+    if let Err(description) = id(wire.principal_id) {
         violations.push(prefix.field(format_args!("{path}.principal_id")), description);
     }
     if v1::PrincipalType::try_from(wire.principal_type).is_err() {
         let description = unknown_value(wire.principal_type, "PrincipalType");
         violations.push(prefix.field(format_args!("{path}.principal_type")), description);
     }
-    if wire.group_ids.len() > MAX_GROUPS {
-        let description = format!("holds {} ids; wanted at most {MAX_GROUPS}", wire.group_ids.len());
+    if wire.groups.len() > MAX_GROUPS {
+        let description = format!("holds {} ids; wanted at most {MAX_GROUPS}", wire.groups.len());
         violations.push(prefix.field(format_args!("{path}.group_ids")), description);
     } else {
-        for (index, group) in wire.group_ids.iter().enumerate() {
+        for (index, group) in wire.groups.iter().enumerate() {
             if let Err(description) = id(group) {
                 violations.push(prefix.field(format_args!("{path}.group_ids[{index}]")), description);
             }
         }
     }
-    attributes(&wire.attributes, prefix, format_args!("{path}.attributes"), violations);
+    attributes(wire.attributes, prefix, format_args!("{path}.attributes"), violations);
     (violations.len() == before).then(|| Caller {
-        subject: Subject { principal: PrincipalId::new(&wire.principal_id), groups: &wire.group_ids },
-        attributes: &wire.attributes,
+        subject: Subject { principal: PrincipalId::new(wire.principal_id), groups: wire.groups },
+        attributes: wire.attributes,
     })
 }
 
@@ -425,7 +432,7 @@ pub(super) struct Operation<'a> {
 }
 
 pub(super) fn read_action<'a>(
-    wire: Option<&'a v1::Action>,
+    wire: Option<wire::Action<'a>>,
     prefix: Prefix,
     violations: &mut Violations,
 ) -> Option<Operation<'a>> {
@@ -436,14 +443,14 @@ pub(super) fn read_action<'a>(
     if wire.sub_operation.len() > MAX_SUB_OPERATION_BYTES {
         let description = format!("is longer than {MAX_SUB_OPERATION_BYTES} bytes");
         violations.push(prefix.field("action.sub_operation"), description);
-    } else if has_control(&wire.sub_operation) {
+    } else if has_control(wire.sub_operation) {
         violations.push(prefix.field("action.sub_operation"), "holds a control character");
     }
-    match Action::parse(&wire.name) {
+    match Action::parse(wire.name) {
         Ok(action) => Some(Operation {
             action,
             plane: Plane::from_data_action(wire.data_action),
-            sub_operation: Some(wire.sub_operation.as_str()).filter(|name| !name.is_empty()),
+            sub_operation: Some(wire.sub_operation).filter(|name| !name.is_empty()),
         }),
         Err(error) => {
             violations.push(prefix.field("action.name"), error.to_string());
@@ -453,7 +460,7 @@ pub(super) fn read_action<'a>(
 }
 
 fn read_resource<'a>(
-    wire: Option<&'a v1::Resource>,
+    wire: Option<ResourceView<'a>>,
     prefix: Prefix,
     violations: &mut Violations,
 ) -> Option<(Scope<'a>, &'a Attributes)> {
@@ -461,9 +468,9 @@ fn read_resource<'a>(
         violations.push(prefix.field("resource"), "is missing");
         return None;
     };
-    attributes(&wire.attributes, prefix, "resource.attributes", violations);
-    let scope = read_scope(&wire.scope, || prefix.field("resource.scope"), violations)?;
-    Some((scope, &wire.attributes))
+    attributes(wire.attributes, prefix, "resource.attributes", violations);
+    let scope = read_scope(wire.scope, || prefix.field("resource.scope"), violations)?;
+    Some((scope, wire.attributes))
 }
 
 pub(super) fn read_scope<'a>(
@@ -620,52 +627,13 @@ pub fn identity(authorizer: &Authorizer, snapshot: &Snapshot) -> v1::PolicyIdent
 
 /// An answer, what it rests on, and the way that leads on from it.
 pub fn result(snapshot: &Snapshot, asked: &Asked<'_>, answer: &Answer) -> v1::CheckResult {
-    let policy = &snapshot.policy;
-    let evaluation = &answer.evaluation;
-    let as_user = match (answer.executed_as, &asked.agent) {
-        (Some(ExecutedAs::User), Some(agent)) => agent.user_request(&asked.request),
-        _ => None,
-    };
-    let reason = match &as_user {
-        Some(user) => {
-            format!("with the rights of the user who asks: {}", policy.reason(user, &evaluation.decision))
-        }
-        None => policy.reason(&asked.request, &evaluation.decision),
-    };
-    let mut result = v1::CheckResult {
-        reason_code: reason_code(evaluation.decision.reason_code()) as i32,
-        reason,
-        audited_deny_assignment_ids: evaluation
-            .audited
-            .iter()
-            .map(|hit| policy.deny_assignment_id(*hit))
-            .collect(),
-        valid_until: evaluation.valid_until.map(timestamp),
-        cached: answer.cached,
-        steps: answer.steps.iter().map(step).collect(),
-        ..v1::CheckResult::default()
-    };
-    result.decision = match evaluation.decision {
-        Decision::Allowed(grant) => {
-            result.role_assignment_id = policy.role_assignment_id(grant);
-            result.role_definition_id = policy.role_definition_id(grant);
-            result.executed_as = match answer.executed_as {
-                None => v1::ExecutedAs::Unspecified,
-                Some(ExecutedAs::Agent) => v1::ExecutedAs::Agent,
-                Some(ExecutedAs::User) => v1::ExecutedAs::User,
-            } as i32;
-            v1::Decision::Allowed
-        }
-        Decision::NotAllowed(_) => v1::Decision::NotAllowed,
-        Decision::Denied(hit) => {
-            result.deny_assignment_id = policy.deny_assignment_id(hit);
-            v1::Decision::Denied
-        }
-    } as i32;
-    result
+    let mut bytes = Vec::new();
+    answer::Writer::new(snapshot).result(&mut bytes, asked, answer);
+    // What was written can be read; where not, it is no decision.
+    v1::CheckResult::decode(bytes.as_slice()).unwrap_or_default()
 }
 
-fn step(step: &Step) -> v1::Step {
+pub(super) fn step(step: &Step) -> v1::Step {
     use v1::step::Kind;
 
     let state = match step.state {
@@ -720,7 +688,7 @@ pub(super) fn timestamp(at: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds, nanos }
 }
 
-const fn reason_code(code: ReasonCode) -> v1::ReasonCode {
+pub(super) const fn reason_code(code: ReasonCode) -> v1::ReasonCode {
     match code {
         ReasonCode::RoleAssignment => v1::ReasonCode::RoleAssignment,
         ReasonCode::NoRoleAssignment => v1::ReasonCode::NoRoleAssignment,
@@ -1139,7 +1107,7 @@ mod tests {
         assert_eq!(agent.consent.unwrap().verdict, ConsentVerdict::Grant);
         let of_user = agent.user_request(&asked.request).unwrap();
         assert_eq!(of_user.subject.principal, PrincipalId::Text("uma"));
-        assert_eq!(of_user.subject.groups, ["team"]);
+        assert_eq!(of_user.subject.groups.iter().collect::<Vec<_>>(), ["team"]);
         let attributes = crate::model::Attributes::from_bag(of_user.attributes.principal);
         assert_eq!(attributes.len(), 1);
 

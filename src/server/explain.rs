@@ -113,7 +113,7 @@ struct Filling {
 /// Every field at fault, below `check`.
 pub fn explain_request(wire: &v1::ExplainRequest) -> Result<Asked<'_>, Violations> {
     match &wire.check {
-        Some(check) => convert::check_request_at(check, Prefix::Explained),
+        Some(check) => convert::check_request_at(check.into(), Prefix::Explained),
         None => {
             let mut violations = Violations::default();
             violations.push("check", "is missing");
@@ -183,7 +183,7 @@ pub fn permissions_request(wire: &v1::ListPermissionsRequest) -> Result<Permissi
 /// Every field at fault.
 pub fn principals_request(wire: &v1::ListPrincipalsRequest) -> Result<PrincipalsAsked<'_>, Unanswered> {
     let mut violations = Violations::default();
-    let operation = read_action(wire.action.as_ref(), Prefix::Whole, &mut violations);
+    let operation = read_action(wire.action.as_ref().map(Into::into), Prefix::Whole, &mut violations);
     let scope = read_scope(&wire.scope, || "scope".to_owned(), &mut violations);
     let arguments = |hash: &mut Sha256| {
         let bare = v1::ListPrincipalsRequest {

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use prost::Message;
 use tokio::sync::Semaphore;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
@@ -25,12 +27,16 @@ use crate::record::{Notes, Recorder};
 use crate::snapshot::Snapshot;
 use crate::telemetry::names::metric;
 use crate::telemetry::{TraceOptions, Traces};
+use crate::wire::{put_bytes, put_message, put_number, put_text};
 
 use super::Transport;
+use super::answer::{USUAL_LENGTH, Writer};
 use super::convert::{self, Asked};
+use super::direct::Direct;
 use super::explain::{self, Unanswered};
 use super::health::Health;
 use super::limits::{Limited, RequestLimit};
+use super::message::{BatchCheckRequest, CheckRequest, View};
 use super::record::{BatchCall, CheckCall, trace_ids};
 use super::status::{PolicyFeed, Watched};
 use super::stream::{self, Answers};
@@ -93,8 +99,10 @@ pub fn router(
     limit: RequestLimit,
 ) -> Result<Router, tonic_reflection::server::Error> {
     let (transport, metrics) = (api.queries.transport, api.queries.metrics.clone());
-    let api = api.limited_by(limit.clone());
-    let service = AuthorizationServiceServer::new(api).max_decoding_message_size(settings.max_request_bytes);
+    let api = Arc::new(api.limited_by(limit.clone()));
+    let service = AuthorizationServiceServer::from_arc(Arc::clone(&api))
+        .max_decoding_message_size(settings.max_request_bytes);
+    let service = Direct::new(api, settings.max_request_bytes, service);
     let service = Limited::new(service, limit, transport, &metrics);
     let router = Server::builder()
         .max_concurrent_streams(STREAMS)
@@ -134,7 +142,7 @@ impl AuthorizationApi {
             counters: Arc::new(Counters::bind(metrics, transport)),
             queries: Queries::new(metrics, transport),
             feed,
-            limit: RequestLimit::new(usize::MAX),
+            limit: RequestLimit::new(usize::MAX, usize::MAX),
             tracing,
             records: None,
             transport: transport.name(),
@@ -153,10 +161,10 @@ impl AuthorizationApi {
 
     fn check_now(
         &self,
-        wire: &v1::CheckRequest,
+        wire: View<'_>,
         call: Option<&Call<'_>>,
         mut notes: Option<&mut Notes<'_>>,
-    ) -> Result<v1::CheckResponse, Status> {
+    ) -> Result<Vec<u8>, Status> {
         let asked = convert::check_request(wire).map_err(|violations| {
             self.counters.invalid.inc();
             if let Some(call) = call {
@@ -182,16 +190,16 @@ impl AuthorizationApi {
         };
         match outcome {
             Ok((snapshot, answer, took)) => {
-                let result = convert::result(snapshot, &asked, &answer);
+                let mut response = Vec::with_capacity(USUAL_LENGTH);
+                let mut writer = Writer::new(snapshot);
+                put_message(&mut response, 1, |out| writer.result(out, &asked, &answer));
+                let identity = convert::identity(&self.authorizer, snapshot);
+                put_bytes(&mut response, 2, &identity.encode_to_vec());
+                put_text(&mut response, 3, wire.request_id);
                 if let Some(call) = call {
-                    let decided = Decided { asked: &asked, answer: &answer, reason: &result.reason, took };
-                    call.answered(&wire.request_id, snapshot, &decided);
+                    let decided = Decided { asked: &asked, answer: &answer, took };
+                    call.answered(wire.request_id, snapshot, &decided);
                 }
-                let response = v1::CheckResponse {
-                    result: Some(result),
-                    policy: Some(convert::identity(&self.authorizer, snapshot)),
-                    request_id: wire.request_id.clone(),
-                };
                 if let Some(notes) = notes {
                     notes.decided(None, Ok(answer));
                 }
@@ -199,7 +207,7 @@ impl AuthorizationApi {
             }
             Err(undecided) => {
                 if let Some(call) = call {
-                    call.undecided(&wire.request_id, &asked, active.get(), &undecided);
+                    call.undecided(wire.request_id, &asked, active.get(), &undecided);
                 }
                 let status = convert::undecided_status(&undecided);
                 if let Some(notes) = notes {
@@ -212,10 +220,11 @@ impl AuthorizationApi {
 
     fn batch_check_now(
         &self,
-        wire: &v1::BatchCheckRequest,
+        message: &BatchCheckRequest<'_>,
         call: Option<&Call<'_>>,
         mut notes: Option<&mut Notes<'_>>,
-    ) -> Result<v1::BatchCheckResponse, Status> {
+    ) -> Result<Vec<u8>, Status> {
+        let (wire, items) = (message.view(), message.items());
         let batch = convert::batch(wire, self.max_batch_items).map_err(|error| {
             self.counters.invalid.inc();
             if let Some(call) = call {
@@ -231,7 +240,7 @@ impl AuthorizationApi {
                 notes.no_policy(None, &self.authorizer);
             }
             if let Some(call) = call {
-                call.batch(&wire.request_id, None, wire.items.len(), &[]);
+                call.batch(wire.request_id, None, items.len(), &[]);
             }
             let undecided = self.counters.count_undecided(Plane::Control, Undecided::NoPolicy);
             return Err(convert::undecided_status(&undecided));
@@ -239,34 +248,41 @@ impl AuthorizationApi {
         if let Some(notes) = notes.as_deref_mut() {
             notes.under(&active);
         }
-        self.counters.batch_items.inc_by(u64::try_from(wire.items.len()).unwrap_or(u64::MAX));
-        let mut told = Vec::with_capacity(if call.is_some() { wire.items.len() } else { 0 });
+        self.counters.batch_items.inc_by(u64::try_from(items.len()).unwrap_or(u64::MAX));
+        let mut told = Vec::with_capacity(if call.is_some() { items.len() } else { 0 });
         let mut began = Instant::now();
-        let mut results = Vec::with_capacity(wire.items.len());
-        for (index, item) in wire.items.iter().enumerate() {
-            let (outcome, kept) = match batch.item(index, item) {
+        let mut response = Vec::with_capacity(items.len().saturating_add(1).saturating_mul(USUAL_LENGTH));
+        let mut writer = Writer::new(snapshot);
+        for (index, item) in items.iter().enumerate() {
+            let kept = match batch.item(index, item.view()) {
                 Ok(asked) => {
                     let decided = self.decide(snapshot, &asked, None, notes.as_deref_mut());
                     let decided = decided.map(|(answer, _)| answer);
-                    let outcome = convert_outcome(snapshot, &asked, &decided);
+                    put_message(&mut response, 1, |out| match &decided {
+                        Ok(answer) => put_message(out, 1, |out| writer.result(out, &asked, answer)),
+                        Err(undecided) => {
+                            put_bytes(out, 2, &convert::undecided_item(undecided).encode_to_vec());
+                        }
+                    });
                     if call.is_some() {
                         if let Some(notes) = notes.as_deref_mut() {
                             notes.decided(Some(index), decided.clone());
                         }
-                        (outcome, Some((asked, decided)))
+                        Some((asked, decided))
                     } else {
                         if let Some(notes) = notes.as_deref_mut() {
                             notes.decided(Some(index), decided);
                         }
-                        (outcome, None)
+                        None
                     }
                 }
                 Err(violations) => {
                     self.counters.invalid.inc();
-                    (v1::batch_check_item_result::Outcome::Error(violations.into_item()), None)
+                    let error = violations.into_item().encode_to_vec();
+                    put_message(&mut response, 1, |out| put_bytes(out, 2, &error));
+                    None
                 }
             };
-            results.push(v1::BatchCheckItemResult { outcome: Some(outcome) });
             let ended = Instant::now();
             let took = ended.saturating_duration_since(began);
             self.counters.batch_item.observe(took);
@@ -276,14 +292,13 @@ impl AuthorizationApi {
             began = ended;
         }
         if let Some(call) = call {
-            call.batch(&wire.request_id, Some(snapshot), wire.items.len(), &told);
+            call.batch(wire.request_id, Some(snapshot), items.len(), &told);
         }
-        Ok(v1::BatchCheckResponse {
-            results,
-            policy: Some(convert::identity(&self.authorizer, snapshot)),
-            request_id: wire.request_id.clone(),
-            item_limit: u32::try_from(self.max_batch_items).unwrap_or(u32::MAX),
-        })
+        let identity = convert::identity(&self.authorizer, snapshot);
+        put_bytes(&mut response, 2, &identity.encode_to_vec());
+        put_text(&mut response, 3, wire.request_id);
+        put_number(&mut response, 4, u64::from(u32::try_from(self.max_batch_items).unwrap_or(u32::MAX)));
+        Ok(response)
     }
 
     /// Decides one question, and counts it. A subject that is given is that of the question, prepared.
@@ -316,19 +331,6 @@ impl AuthorizationApi {
                 Err(self.counters.count_undecided(asked.request.plane, undecided))
             }
         }
-    }
-}
-
-fn convert_outcome(
-    snapshot: &Snapshot,
-    asked: &Asked<'_>,
-    decided: &Result<Answer, Undecided>,
-) -> v1::batch_check_item_result::Outcome {
-    use v1::batch_check_item_result::Outcome;
-
-    match decided {
-        Ok(answer) => Outcome::Result(convert::result(snapshot, asked, answer)),
-        Err(undecided) => Outcome::Error(convert::undecided_item(undecided)),
     }
 }
 
@@ -401,8 +403,7 @@ fn explain_now(
     let (snapshot, explained) = outcome?;
     let response = explain::explained(authorizer, snapshot, &asked, &explained, request_id);
     if let Some(call) = call {
-        let reason = response.result.as_ref().map_or("", |result| result.reason.as_str());
-        let decided = Decided { asked: &asked, answer: &explained.answer, reason, took };
+        let decided = Decided { asked: &asked, answer: &explained.answer, took };
         call.answered(request_id, snapshot, &decided);
     }
     Ok(response)
@@ -490,6 +491,59 @@ impl Queries {
     }
 }
 
+/// Checks, from bytes to bytes.
+impl AuthorizationApi {
+    pub(super) async fn check_bytes(&self, request: Request<Bytes>) -> Result<Response<Vec<u8>>, Status> {
+        let began = Instant::now();
+        let tracing = self.tracing.as_ref();
+        let call = tracing.map(|tracing| tracing.call(Method::Check, request.metadata(), began));
+        let bytes = request.get_ref();
+        let Some(records) = &self.records else {
+            let answer = self.check_now(CheckRequest::read(bytes)?.view(), call.as_ref(), None);
+            self.counters.check.observe(began.elapsed());
+            return answer.map(Response::new);
+        };
+        let mut notes = records.notes();
+        let answer = self.check_now(CheckRequest::read(bytes)?.view(), call.as_ref(), Some(&mut notes));
+        let trace = trace_ids(call.and_then(Call::into_context).as_ref(), request.metadata());
+        notes.keep(|| CheckCall::new(bytes), trace, self.transport).await;
+        self.counters.check.observe(began.elapsed());
+        answer.map(Response::new)
+    }
+
+    pub(super) async fn batch_check_bytes(
+        &self,
+        request: Request<Bytes>,
+    ) -> Result<Response<Vec<u8>>, Status> {
+        let began = Instant::now();
+        let tracing = self.tracing.as_ref();
+        let call = tracing.map(|tracing| tracing.call(Method::BatchCheck, request.metadata(), began));
+        let bytes = request.get_ref();
+        let Some(records) = &self.records else {
+            let answer = self.batch_check_now(&BatchCheckRequest::read(bytes)?, call.as_ref(), None);
+            self.counters.batch_check.observe(began.elapsed());
+            return answer.map(Response::new);
+        };
+        let mut notes = records.notes();
+        let (answer, items) = {
+            let message = BatchCheckRequest::read(bytes)?;
+            let answer = self.batch_check_now(&message, call.as_ref(), Some(&mut notes));
+            (answer, message.items().len())
+        };
+        let trace = trace_ids(call.and_then(Call::into_context).as_ref(), request.metadata());
+        notes.keep(|| BatchCall::new(bytes, items), trace, self.transport).await;
+        self.counters.batch_check.observe(began.elapsed());
+        answer.map(Response::new)
+    }
+}
+
+/// For a caller in the same process, who speaks messages.
+fn read_back<M: Message + Default>(answer: Response<Vec<u8>>) -> Result<Response<M>, Status> {
+    let (metadata, bytes, extensions) = answer.into_parts();
+    let message = M::decode(bytes.as_slice()).map_err(|error| Status::internal(error.to_string()))?;
+    Ok(Response::from_parts(metadata, message, extensions))
+}
+
 #[tonic::async_trait]
 impl AuthorizationService for AuthorizationApi {
     type WatchPolicyStream = Watched;
@@ -519,40 +573,16 @@ impl AuthorizationService for AuthorizationApi {
     }
 
     async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
-        let began = Instant::now();
-        let tracing = self.tracing.as_ref();
-        let call = tracing.map(|tracing| tracing.call(Method::Check, request.metadata(), began));
-        let Some(records) = &self.records else {
-            let answer = self.check_now(request.get_ref(), call.as_ref(), None);
-            self.counters.check.observe(began.elapsed());
-            return answer.map(Response::new);
-        };
-        let mut notes = records.notes();
-        let answer = self.check_now(request.get_ref(), call.as_ref(), Some(&mut notes));
-        let trace = trace_ids(call.and_then(Call::into_context).as_ref(), request.metadata());
-        notes.keep(|| CheckCall(request.into_inner()), trace, self.transport).await;
-        self.counters.check.observe(began.elapsed());
-        answer.map(Response::new)
+        let answer = self.check_bytes(request.map(|message| message.encode_to_vec().into())).await?;
+        read_back(answer)
     }
 
     async fn batch_check(
         &self,
         request: Request<v1::BatchCheckRequest>,
     ) -> Result<Response<v1::BatchCheckResponse>, Status> {
-        let began = Instant::now();
-        let tracing = self.tracing.as_ref();
-        let call = tracing.map(|tracing| tracing.call(Method::BatchCheck, request.metadata(), began));
-        let Some(records) = &self.records else {
-            let answer = self.batch_check_now(request.get_ref(), call.as_ref(), None);
-            self.counters.batch_check.observe(began.elapsed());
-            return answer.map(Response::new);
-        };
-        let mut notes = records.notes();
-        let answer = self.batch_check_now(request.get_ref(), call.as_ref(), Some(&mut notes));
-        let trace = trace_ids(call.and_then(Call::into_context).as_ref(), request.metadata());
-        notes.keep(|| BatchCall(request.into_inner()), trace, self.transport).await;
-        self.counters.batch_check.observe(began.elapsed());
-        answer.map(Response::new)
+        let answer = self.batch_check_bytes(request.map(|message| message.encode_to_vec().into())).await?;
+        read_back(answer)
     }
 
     async fn explain(

@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 
 pub mod accept;
 pub mod admin;
+mod answer;
 pub mod convert;
+mod direct;
 pub mod explain;
 pub mod grpc;
 pub mod health;
 pub mod limits;
 pub mod listen;
+pub mod message;
 pub mod record;
 pub mod spiffe;
 pub mod status;

@@ -7,20 +7,24 @@ use opentelemetry::trace::SpanContext;
 use serde_json::{Map, Value as Json};
 use tonic::metadata::MetadataMap;
 
-use crate::model::{AgentContext, AttributeBag, CheckRequest};
+use crate::model::{AgentContext, CheckRequest};
 use crate::proto::v1;
 use crate::proto::v1::attribute_value::Value;
-use crate::record::{Call, Field, Shown, TraceIds};
+use crate::record::{Call, Field, Question, Shown, TraceIds};
 
 use super::convert;
+use super::message::{self, Attributes, BatchCheckRequest, SubjectView, View};
 
-/// A Check that is recorded: its message is moved, not copied.
+/// A Check that is recorded.
 #[derive(Debug)]
-pub(super) struct CheckCall(pub(super) v1::CheckRequest);
+pub(super) struct CheckCall(Box<[u8]>);
 
 /// A BatchCheck that is recorded.
 #[derive(Debug)]
-pub(super) struct BatchCall(pub(super) v1::BatchCheckRequest);
+pub(super) struct BatchCall {
+    message: Box<[u8]>,
+    items: usize,
+}
 
 /// A message of a stream that is recorded.
 #[derive(Debug)]
@@ -66,41 +70,50 @@ const APPROVER: SubjectFields = SubjectFields {
 
 // === calls ===
 
+impl CheckCall {
+    /// Of the bytes of its message. A copy: the memory that they came in holds much else.
+    pub(super) fn new(message: &[u8]) -> Self {
+        Self(message.into())
+    }
+}
+
+impl BatchCall {
+    /// Of the bytes of its message, which has so many items.
+    pub(super) fn new(message: &[u8], items: usize) -> Self {
+        Self { message: message.into(), items }
+    }
+}
+
 impl Call for CheckCall {
     fn method(&self) -> &'static str {
         "Check"
     }
 
-    fn request_id(&self) -> &str {
-        &self.0.request_id
-    }
-
     fn bytes(&self) -> usize {
-        size_of::<v1::CheckRequest>().saturating_add(prost::Message::encoded_len(&self.0).saturating_mul(2))
+        self.0.len()
     }
 
     fn batch_items(&self) -> Option<usize> {
         None
     }
 
+    fn read(&self) -> Box<dyn Question + '_> {
+        // It was read once, so it can be read again.
+        Box::new(message::CheckRequest::read(&self.0).unwrap_or_default())
+    }
+}
+
+impl Question for message::CheckRequest<'_> {
+    fn request_id(&self) -> &str {
+        self.view().request_id
+    }
+
     fn write(&self, _index: usize, shown: &mut Shown<'_, '_>) {
-        let v1::CheckRequest {
-            subject,
-            action,
-            resource,
-            request_attributes,
-            environment_attributes,
-            // It stands beside the question.
-            request_id: _,
-            agent,
-        } = &self.0;
-        let maps = (request_attributes, environment_attributes);
-        question(shown, subject.as_ref(), action.as_ref(), resource.as_ref(), maps, agent.as_ref());
+        question(shown, &self.view());
     }
 
     fn ask(&self, _index: usize, answer: &mut dyn FnMut(&CheckRequest<'_>, Option<&AgentContext<'_>>)) {
-        // It was read once, so it can be read again.
-        if let Ok(asked) = convert::check_request(&self.0) {
+        if let Ok(asked) = convert::check_request(self.view()) {
             answer(&asked.request, asked.agent.as_ref());
         }
     }
@@ -111,31 +124,35 @@ impl Call for BatchCall {
         "BatchCheck"
     }
 
-    fn request_id(&self) -> &str {
-        &self.0.request_id
-    }
-
     fn bytes(&self) -> usize {
-        let items = self.0.items.len().saturating_mul(size_of::<v1::BatchCheckItem>());
-        items.saturating_add(prost::Message::encoded_len(&self.0).saturating_mul(2))
+        self.message.len()
     }
 
     fn batch_items(&self) -> Option<usize> {
-        Some(self.0.items.len())
+        Some(self.items)
+    }
+
+    fn read(&self) -> Box<dyn Question + '_> {
+        Box::new(BatchCheckRequest::read(&self.message).unwrap_or_default())
+    }
+}
+
+impl Question for BatchCheckRequest<'_> {
+    fn request_id(&self) -> &str {
+        self.view().request_id
     }
 
     fn write(&self, index: usize, shown: &mut Shown<'_, '_>) {
-        let Some(item) = self.0.items.get(index) else { return };
-        let v1::BatchCheckItem { subject, action, resource, request_attributes, agent } = item;
-        let subject = subject.as_ref().or(self.0.subject.as_ref());
-        let maps = (request_attributes, &self.0.environment_attributes);
-        question(shown, subject, action.as_ref(), resource.as_ref(), maps, agent.as_ref());
+        let Some(item) = self.items().get(index) else { return };
+        let (batch, item) = (self.view(), item.view());
+        let subject = item.subject.or(batch.subject);
+        question(shown, &View { subject, environment_attributes: batch.environment_attributes, ..item });
     }
 
     fn ask(&self, index: usize, answer: &mut dyn FnMut(&CheckRequest<'_>, Option<&AgentContext<'_>>)) {
-        if let Ok(batch) = convert::batch(&self.0, usize::MAX)
-            && let Some(item) = self.0.items.get(index)
-            && let Ok(asked) = batch.item(index, item)
+        if let Ok(batch) = convert::batch(self.view(), usize::MAX)
+            && let Some(item) = self.items().get(index)
+            && let Ok(asked) = batch.item(index, item.view())
         {
             answer(&asked.request, asked.agent.as_ref());
         }
@@ -145,10 +162,6 @@ impl Call for BatchCall {
 impl Call for StreamCall {
     fn method(&self) -> &'static str {
         "CheckStream"
-    }
-
-    fn request_id(&self) -> &str {
-        &self.message.request_id
     }
 
     fn bytes(&self) -> usize {
@@ -162,6 +175,16 @@ impl Call for StreamCall {
         None
     }
 
+    fn read(&self) -> Box<dyn Question + '_> {
+        Box::new(self)
+    }
+}
+
+impl Question for &StreamCall {
+    fn request_id(&self) -> &str {
+        &self.message.request_id
+    }
+
     fn streamed(&self, index: usize) -> Option<(u128, u64)> {
         Some((self.stream, self.message.questions.get(index)?.id))
     }
@@ -173,9 +196,16 @@ impl Call for StreamCall {
         let v1::CheckStreamQuestion { id: _, action, resource, request_attributes, agent } = asked;
         let action = action.as_ref().or(self.context.action.as_ref());
         let resource = resource.as_ref().or(self.context.resource.as_ref());
-        let agent = agent.as_ref().or(self.context.agent.as_ref());
-        let maps = (request_attributes, environment_attributes);
-        question(shown, subject.as_ref(), action, resource, maps, agent);
+        let view = View {
+            subject: subject.as_ref().map(Into::into),
+            action: action.map(Into::into),
+            resource: resource.map(Into::into),
+            request_attributes,
+            environment_attributes,
+            request_id: "",
+            agent: agent.as_ref().or(self.context.agent.as_ref()),
+        };
+        question(shown, &view);
     }
 
     fn ask(&self, index: usize, answer: &mut dyn FnMut(&CheckRequest<'_>, Option<&AgentContext<'_>>)) {
@@ -226,45 +256,46 @@ fn traceparent(text: &str) -> Option<TraceIds> {
 
 // === writing ===
 
-type Attributes = std::collections::HashMap<String, v1::AttributeValue>;
-
-fn question(
-    shown: &mut Shown<'_, '_>,
-    who: Option<&v1::Subject>,
-    action: Option<&v1::Action>,
-    resource: Option<&v1::Resource>,
-    (request, environment): (&Attributes, &Attributes),
-    agent: Option<&v1::AgentContext>,
-) {
+fn question(shown: &mut Shown<'_, '_>, asked: &View<'_>) {
+    let View {
+        subject: who,
+        action,
+        resource,
+        request_attributes,
+        environment_attributes,
+        // It stands beside the question.
+        request_id: _,
+        agent,
+    } = asked;
     if let Some(who) = who {
         subject(shown, "subject", SUBJECT, who);
     }
-    if let Some(v1::Action { name, data_action, sub_operation }) = action {
+    if let Some(message::Action { name, data_action, sub_operation }) = action {
         shown.open("action");
         shown.text(Field::Action, "name", name);
         shown.flag(Field::DataAction, "data_action", *data_action);
         shown.text(Field::SubOperation, "sub_operation", sub_operation);
         shown.close();
     }
-    if let Some(v1::Resource { scope, attributes }) = resource {
+    if let Some(message::ResourceView { scope, attributes }) = resource {
         shown.open("resource");
         shown.text(Field::Scope, "scope", scope);
-        shown.attributes(Field::ResourceAttributes, "attributes", attributes);
+        shown.attributes(Field::ResourceAttributes, "attributes", *attributes);
         shown.close();
     }
-    shown.attributes(Field::RequestAttributes, "request_attributes", request);
-    shown.attributes(Field::EnvironmentAttributes, "environment_attributes", environment);
+    shown.attributes(Field::RequestAttributes, "request_attributes", *request_attributes);
+    shown.attributes(Field::EnvironmentAttributes, "environment_attributes", *environment_attributes);
     let Some(v1::AgentContext { mode: _, on_behalf_of, approval, consent }) = agent else { return };
     shown.open("agent");
     let mode = agent.map(v1::AgentContext::mode).unwrap_or_default();
     shown.text(Field::AgentMode, "mode", word(mode.as_str_name(), "AGENT_MODE_"));
     if let Some(user) = on_behalf_of {
-        subject(shown, "on_behalf_of", USER, user);
+        subject(shown, "on_behalf_of", USER, &user.into());
     }
     if let Some(approval) = approval {
         shown.open("approval");
         if let Some(by) = &approval.by {
-            subject(shown, "by", APPROVER, by);
+            subject(shown, "by", APPROVER, &by.into());
         }
         let verdict = word(approval.verdict().as_str_name(), "APPROVAL_VERDICT_");
         shown.text(Field::ApprovalVerdict, "verdict", verdict);
@@ -280,16 +311,13 @@ fn question(
     shown.close();
 }
 
-fn subject(shown: &mut Shown<'_, '_>, name: &str, fields: SubjectFields, subject: &v1::Subject) {
-    let attributes: &dyn AttributeBag = &subject.attributes;
+fn subject(shown: &mut Shown<'_, '_>, name: &str, fields: SubjectFields, subject: &SubjectView<'_>) {
+    let SubjectView { principal_id, principal_type, groups, attributes } = *subject;
+    let kind = v1::PrincipalType::try_from(principal_type).unwrap_or_default();
     shown.open(name);
-    shown.id(fields.id, "principal_id", &subject.principal_id);
-    shown.text(
-        fields.kind,
-        "principal_type",
-        word(subject.principal_type().as_str_name(), "PRINCIPAL_TYPE_"),
-    );
-    shown.ids(fields.groups, "group_ids", &subject.group_ids);
+    shown.id(fields.id, "principal_id", principal_id);
+    shown.text(fields.kind, "principal_type", word(kind.as_str_name(), "PRINCIPAL_TYPE_"));
+    shown.ids(fields.groups, "group_ids", groups);
     shown.attributes(fields.attributes, "attributes", attributes);
     shown.close();
 }

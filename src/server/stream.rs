@@ -419,8 +419,7 @@ impl Decider {
                 Ok((snapshot, answer, took)) => {
                     let result = convert::result(snapshot, &asked, &answer);
                     if let Some(call) = &single {
-                        let reason = result.reason.as_str();
-                        let decided = Decided { asked: &asked, answer: &answer, reason, took };
+                        let decided = Decided { asked: &asked, answer: &answer, took };
                         call.answered(&wire.request_id, snapshot, &decided);
                     }
                     (Outcome::Result(result), Ok(answer), took)
@@ -589,7 +588,7 @@ mod tests {
         let deny = FreshnessRules { stale: ByPlane::default(), expired: ByPlane::both(WhenOld::Deny) };
         let authorizer = Authorizer::new(reader, cache, Clock::system()).with_freshness(deny);
         let api = AuthorizationApi::new(authorizer, settings, Transport::Tcp, &metrics, feed, None)
-            .limited_by(RequestLimit::new(most));
+            .limited_by(RequestLimit::new(most, usize::MAX));
         World { api, writer, metrics, drain }
     }
 

@@ -26,6 +26,7 @@ use crate::telemetry::sampling::{Ending, Kept};
 use crate::telemetry::{Principals, TraceOptions, Traces};
 
 use super::Transport;
+use super::answer;
 use super::convert::{Asked, undecided_code, undecided_reason};
 
 /// The methods that have spans.
@@ -68,8 +69,6 @@ pub(super) struct Call<'a> {
 pub(super) struct Decided<'a> {
     pub(super) asked: &'a Asked<'a>,
     pub(super) answer: &'a Answer,
-    /// The reason in words.
-    pub(super) reason: &'a str,
     pub(super) took: Duration,
 }
 
@@ -141,7 +140,9 @@ impl Call<'_> {
         self.policy(&mut said, Some(snapshot), request_id);
         self.asked(&mut said, decided.asked);
         self.decided(&mut said, snapshot, decided.asked, decided.answer);
-        said.push(KeyValue::new(attribute::REASON, decided.reason.to_owned()));
+        let mut reason = String::new();
+        answer::reason(snapshot, decided.asked, decided.answer, &mut reason);
+        said.push(KeyValue::new(attribute::REASON, reason));
         said.push(KeyValue::new(attribute::EVALUATION, microseconds(decided.took)));
         end(&mut span, said, Code::Ok);
     }

@@ -13,8 +13,9 @@ use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_proto::tonic::logs::v1::SeverityNumber;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
-use prost::encoding::{encode_varint, encoded_len_varint};
 use tokio::runtime::Handle;
+
+use crate::wire::{Kind, field_len, put_bytes, put_length, put_tag, put_varint, varint_len};
 
 use super::names;
 use super::send::{NotTaken, Sender, Taken};
@@ -37,34 +38,25 @@ pub struct LogEncoder(Vec<u8>);
 
 /// Numbers of fields, each of the message in its name.
 mod field {
-    pub(super) const REQUEST_RESOURCE_LOGS: u8 = 1;
-    pub(super) const RESOURCE_LOGS_RESOURCE: u8 = 1;
-    pub(super) const RESOURCE_LOGS_SCOPE_LOGS: u8 = 2;
-    pub(super) const SCOPE_LOGS_SCOPE: u8 = 1;
-    pub(super) const SCOPE_LOGS_RECORDS: u8 = 2;
-    pub(super) const RECORD_TIME: u8 = 1;
-    pub(super) const RECORD_SEVERITY_NUMBER: u8 = 2;
-    pub(super) const RECORD_SEVERITY_TEXT: u8 = 3;
-    pub(super) const RECORD_BODY: u8 = 5;
-    pub(super) const RECORD_ATTRIBUTES: u8 = 6;
-    pub(super) const RECORD_FLAGS: u8 = 8;
-    pub(super) const RECORD_TRACE_ID: u8 = 9;
-    pub(super) const RECORD_SPAN_ID: u8 = 10;
-    pub(super) const RECORD_OBSERVED_TIME: u8 = 11;
-    pub(super) const RECORD_EVENT_NAME: u8 = 12;
-    pub(super) const KEY_VALUE_KEY: u8 = 1;
-    pub(super) const KEY_VALUE_VALUE: u8 = 2;
-    pub(super) const ANY_VALUE_STRING: u8 = 1;
-    pub(super) const ANY_VALUE_INT: u8 = 3;
-}
-
-/// How a field lies in the bytes. All numbers of fields above are below 16, so that a tag is one byte.
-#[derive(Clone, Copy)]
-enum Wire {
-    Varint = 0,
-    Fixed64 = 1,
-    Length = 2,
-    Fixed32 = 5,
+    pub(super) const REQUEST_RESOURCE_LOGS: u32 = 1;
+    pub(super) const RESOURCE_LOGS_RESOURCE: u32 = 1;
+    pub(super) const RESOURCE_LOGS_SCOPE_LOGS: u32 = 2;
+    pub(super) const SCOPE_LOGS_SCOPE: u32 = 1;
+    pub(super) const SCOPE_LOGS_RECORDS: u32 = 2;
+    pub(super) const RECORD_TIME: u32 = 1;
+    pub(super) const RECORD_SEVERITY_NUMBER: u32 = 2;
+    pub(super) const RECORD_SEVERITY_TEXT: u32 = 3;
+    pub(super) const RECORD_BODY: u32 = 5;
+    pub(super) const RECORD_ATTRIBUTES: u32 = 6;
+    pub(super) const RECORD_FLAGS: u32 = 8;
+    pub(super) const RECORD_TRACE_ID: u32 = 9;
+    pub(super) const RECORD_SPAN_ID: u32 = 10;
+    pub(super) const RECORD_OBSERVED_TIME: u32 = 11;
+    pub(super) const RECORD_EVENT_NAME: u32 = 12;
+    pub(super) const KEY_VALUE_KEY: u32 = 1;
+    pub(super) const KEY_VALUE_VALUE: u32 = 2;
+    pub(super) const ANY_VALUE_STRING: u32 = 1;
+    pub(super) const ANY_VALUE_INT: u32 = 3;
 }
 
 // === impl LogSender ===
@@ -135,7 +127,7 @@ impl LogEncoder {
     /// When it happened and when it was noticed, in nanoseconds since 1970.
     pub fn times(&mut self, time: u64, observed: u64) {
         for (number, nanos) in [(field::RECORD_TIME, time), (field::RECORD_OBSERVED_TIME, observed)] {
-            put_tag(&mut self.0, number, Wire::Fixed64);
+            put_tag(&mut self.0, number, Kind::Fixed64);
             self.0.extend_from_slice(&nanos.to_le_bytes());
         }
     }
@@ -147,8 +139,8 @@ impl LogEncoder {
 
     /// How bad it is.
     pub fn severity(&mut self, number: SeverityNumber, text: &str) {
-        put_tag(&mut self.0, field::RECORD_SEVERITY_NUMBER, Wire::Varint);
-        encode_varint(u64::try_from(i32::from(number)).unwrap_or_default(), &mut self.0);
+        put_tag(&mut self.0, field::RECORD_SEVERITY_NUMBER, Kind::Varint);
+        put_varint(&mut self.0, u64::try_from(i32::from(number)).unwrap_or_default());
         put_bytes(&mut self.0, field::RECORD_SEVERITY_TEXT, text.as_bytes());
     }
 
@@ -162,7 +154,7 @@ impl LogEncoder {
     pub fn trace(&mut self, trace: u128, span: u64, sampled: bool) {
         put_bytes(&mut self.0, field::RECORD_TRACE_ID, &trace.to_be_bytes());
         put_bytes(&mut self.0, field::RECORD_SPAN_ID, &span.to_be_bytes());
-        put_tag(&mut self.0, field::RECORD_FLAGS, Wire::Fixed32);
+        put_tag(&mut self.0, field::RECORD_FLAGS, Kind::Fixed32);
         self.0.extend_from_slice(&u32::from(sampled).to_le_bytes());
     }
 
@@ -175,9 +167,9 @@ impl LogEncoder {
     /// Something to filter by.
     pub fn number(&mut self, key: &str, number: u64) {
         let number = number.min(i64::MAX as u64);
-        self.attribute(key, 1_usize.saturating_add(encoded_len_varint(number)));
-        put_tag(&mut self.0, field::ANY_VALUE_INT, Wire::Varint);
-        encode_varint(number, &mut self.0);
+        self.attribute(key, 1_usize.saturating_add(varint_len(number)));
+        put_tag(&mut self.0, field::ANY_VALUE_INT, Kind::Varint);
+        put_varint(&mut self.0, number);
     }
 
     /// All of an attribute but its value, which is so long.
@@ -195,25 +187,6 @@ impl LogEncoder {
         self.0.clear();
         length
     }
-}
-
-/// The whole length of a field of so many bytes.
-fn field_len(bytes: usize) -> usize {
-    1_usize.saturating_add(encoded_len_varint(bytes as u64)).saturating_add(bytes)
-}
-
-fn put_tag(out: &mut Vec<u8>, number: u8, wire: Wire) {
-    out.push((number << 3) | wire as u8);
-}
-
-fn put_length(out: &mut Vec<u8>, number: u8, bytes: usize) {
-    put_tag(out, number, Wire::Length);
-    encode_varint(bytes as u64, out);
-}
-
-fn put_bytes(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
-    put_length(out, number, bytes.len());
-    out.extend_from_slice(bytes);
 }
 
 impl fmt::Debug for LogSender {

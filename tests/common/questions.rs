@@ -77,7 +77,7 @@ pub fn ask_one(policy: &Policy, number: usize) {
 
 fn ask(policy: &Policy, case: &Case) -> bool {
     let Case { attributes: [request, resource, principal, environment], now, .. } = case;
-    let subject = Subject { principal: PrincipalId::new(&case.principal), groups: &case.groups };
+    let subject = Subject { principal: PrincipalId::new(&case.principal), groups: (&case.groups).into() };
     let (action, scope) = (Action::parse(&case.action).unwrap(), Scope::parse(&case.scope).unwrap());
     let mut asked = CheckRequest::new(subject, action, case.plane, scope);
     asked.sub_operation = case.sub_operation.as_deref();
