@@ -19,7 +19,7 @@
 //!
 //! ```
 //! use postern::documents::{Lenience, load};
-//! use postern::model::{Action, CheckRequest, Decision, Plane, PrincipalId, Scope, Subject};
+//! use postern::model::{Action, CheckRequest, Decision, Groups, Plane, PrincipalId, Scope, Subject};
 //! use postern::policy::{CompileOptions, Policy};
 //!
 //! let (documents, problems) = load("examples/contoso".as_ref(), Lenience::Strict);
@@ -27,7 +27,8 @@
 //! let policy = Policy::compile(&documents, CompileOptions::default()).expect("a policy");
 //! let vault = "/subscriptions/00000000-0000-4000-a001-000000000002/resourceGroups/rg-payments-prod\
 //!              /providers/Microsoft.KeyVault/vaults/kv-payments-prod";
-//! let subject = Subject { principal: PrincipalId::new("00000000-0000-4000-a004-000000000001"), groups: &[] };
+//! let alice = PrincipalId::new("00000000-0000-4000-a004-000000000001");
+//! let subject = Subject { principal: alice, groups: Groups::NONE };
 //! let action = Action::parse("Microsoft.KeyVault/vaults/secrets/getSecret/action").expect("an action");
 //! let scope = Scope::parse(vault).expect("a scope");
 //! let request = CheckRequest::new(subject, action, Plane::Data, scope);
