@@ -44,24 +44,28 @@ const HEAD: usize = 5;
 /// The requests of all listeners, and the streams that questions come over. A stream that waits for its next question
 /// takes no place from a request; what came over it does while it is decided.
 #[derive(Clone, Debug)]
-pub struct RequestLimit {
+pub struct RequestLimit(Arc<Bounds>);
+
+#[derive(Debug)]
+struct Bounds {
     most: usize,
-    open: Arc<AtomicUsize>,
-    streams: Arc<AtomicUsize>,
     most_bytes: usize,
-    bytes: Arc<AtomicUsize>,
+    open: AtomicUsize,
+    streams: AtomicUsize,
+    bytes: AtomicUsize,
 }
 
 /// A service that answers so many requests at a time, and none too late.
 #[derive(Clone, Debug)]
 pub struct Limited<S> {
     inner: S,
-    limit: RequestLimit,
-    counters: Arc<Counters>,
+    door: Arc<Door>,
 }
 
+/// What every request of a listener holds on to: one thing, since each costs it something that all threads share.
 #[derive(Debug)]
-struct Counters {
+struct Door {
+    limit: RequestLimit,
     shed: Counter,
     heavy: Counter,
     late: Counter,
@@ -80,25 +84,33 @@ pub struct Weighed {
     headed: usize,
     /// What of the current one is counted with the others.
     counted: usize,
-    limit: RequestLimit,
-    counters: Arc<Counters>,
+    door: Arc<Door>,
 }
 
 /// A request that has a place, or has none.
 #[derive(Debug)]
 pub struct LimitedFuture<F> {
     /// `None` where there was no place.
-    admitted: Option<(F, Place)>,
+    admitted: Option<F>,
     deadline: Option<Instant>,
     /// From when the message was not there.
     patience: Option<Pin<Box<Sleep>>>,
-    most: usize,
-    counters: Arc<Counters>,
+    door: Arc<Door>,
 }
 
 /// A place among the requests or the streams, until dropped.
 #[derive(Debug)]
-pub(super) struct Place(Arc<AtomicUsize>);
+pub(super) struct Place {
+    limit: RequestLimit,
+    of: Of,
+}
+
+/// What a place is for.
+#[derive(Clone, Copy, Debug)]
+enum Of {
+    Request,
+    Stream,
+}
 
 /// There was no place: so many there may be.
 #[derive(Debug)]
@@ -109,42 +121,74 @@ pub(super) struct Shed(usize);
 impl RequestLimit {
     /// So many requests, and so many streams; the messages of requests are no larger than this together.
     pub fn new(most: usize, most_bytes: usize) -> Self {
-        let (open, streams, bytes) = (Arc::default(), Arc::default(), Arc::default());
-        Self { most, open, streams, most_bytes, bytes }
+        let (open, streams, bytes) = Default::default();
+        Self(Arc::new(Bounds { most, most_bytes, open, streams, bytes }))
     }
 
     /// A place for something to decide, if there is one.
     pub(super) fn take(&self) -> Option<Place> {
-        self.of(&self.open)
+        self.place(Of::Request)
     }
 
     /// A place for an open stream, if there is one.
     pub(super) fn take_stream(&self) -> Option<Place> {
-        self.of(&self.streams)
+        self.place(Of::Stream)
     }
 
     /// What is not looked at for want of a place.
     pub(super) fn shed(&self) -> Shed {
-        Shed(self.most)
+        Shed(self.0.most)
     }
 
-    fn of(&self, taken: &Arc<AtomicUsize>) -> Option<Place> {
+    fn place(&self, of: Of) -> Option<Place> {
+        self.0.enter(of).then(|| Place { limit: self.clone(), of })
+    }
+}
+
+impl Bounds {
+    const fn taken(&self, of: Of) -> &AtomicUsize {
+        match of {
+            Of::Request => &self.open,
+            Of::Stream => &self.streams,
+        }
+    }
+
+    /// Whether there was a place, which then is taken.
+    fn enter(&self, of: Of) -> bool {
         // Two that meet at the last place may both see it taken; a limit need not be better than that.
-        let before = taken.fetch_add(1, Ordering::Relaxed);
-        let place = Place(Arc::clone(taken));
-        (before < self.most).then_some(place)
+        let entered = self.taken(of).fetch_add(1, Ordering::Relaxed) < self.most;
+        if !entered {
+            self.leave(of);
+        }
+        entered
+    }
+
+    fn leave(&self, of: Of) {
+        self.taken(of).fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.limit.0.leave(self.of);
+    }
+}
+
+impl<F> Drop for LimitedFuture<F> {
+    fn drop(&mut self) {
+        if self.admitted.is_some() {
+            self.door.limit.0.leave(Of::Request);
+        }
     }
 }
 
 impl Weighed {
-    fn new(body: Body, limit: RequestLimit, counters: Arc<Counters>) -> Self {
-        Self { body, missing: 0, head: 0, headed: 0, counted: 0, limit, counters }
+    const fn new(body: Body, door: Arc<Door>) -> Self {
+        Self { body, missing: 0, head: 0, headed: 0, counted: 0, door }
+    }
+
+    fn bounds(&self) -> &Bounds {
+        &self.door.limit.0
     }
 
     /// More has come; whether there is room for what it announces.
@@ -163,7 +207,7 @@ impl Weighed {
             self.missing = usize::try_from(self.head & u64::from(u32::MAX)).unwrap_or(usize::MAX);
             (self.head, self.headed) = (0, 0);
             // One that is larger than all may be together is refused as such by whoever reads it, before room is made.
-            let counts = (SMALL.saturating_add(1)..=self.limit.most_bytes).contains(&self.missing);
+            let counts = (SMALL.saturating_add(1)..=self.bounds().most_bytes).contains(&self.missing);
             if counts && !self.count(self.missing) {
                 return false;
             }
@@ -172,12 +216,13 @@ impl Weighed {
 
     fn count(&mut self, bytes: usize) -> bool {
         self.counted = self.counted.saturating_add(bytes);
-        self.limit.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= self.limit.most_bytes
+        let bounds = self.bounds();
+        bounds.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= bounds.most_bytes
     }
 
     fn release(&mut self) {
         if self.counted > 0 {
-            self.limit.bytes.fetch_sub(self.counted, Ordering::Relaxed);
+            self.bounds().bytes.fetch_sub(self.counted, Ordering::Relaxed);
             self.counted = 0;
         }
     }
@@ -200,8 +245,8 @@ impl HttpBody for Weighed {
             && let Some(data) = frame.data_ref()
             && !self.add(data)
         {
-            self.counters.heavy.inc();
-            return Poll::Ready(Some(Err(heavy(self.limit.most_bytes))));
+            self.door.heavy.inc();
+            return Poll::Ready(Some(Err(heavy(self.bounds().most_bytes))));
         }
         Poll::Ready(frame)
     }
@@ -226,8 +271,7 @@ impl<S> Limited<S> {
     pub fn new(inner: S, limit: RequestLimit, transport: Transport, metrics: &Metrics) -> Self {
         let counter = |reason| metrics.counter(&metric::REQUESTS_SHED, &[reason, transport.name()]);
         let (shed, heavy, late) = (counter("limit"), counter("bytes"), counter("deadline"));
-        let counters = Arc::new(Counters { shed, heavy, late });
-        Self { inner, limit, counters }
+        Self { inner, door: Arc::new(Door { limit, shed, heavy, late }) }
     }
 }
 
@@ -250,13 +294,12 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let deadline = timeout(request.headers()).and_then(|timeout| Instant::now().checked_add(timeout));
-        let (most, counters) = (self.limit.most, Arc::clone(&self.counters));
-        let admitted = self.limit.take().map(|place| {
-            let (limit, counters) = (self.limit.clone(), Arc::clone(&counters));
-            let request = request.map(|body| Weighed::new(body, limit, counters));
-            (self.inner.call(request), place)
+        let door = Arc::clone(&self.door);
+        let admitted = door.limit.0.enter(Of::Request).then(|| {
+            let request = request.map(|body| Weighed::new(body, Arc::clone(&door)));
+            self.inner.call(request)
         });
-        LimitedFuture { admitted, deadline, patience: None, most, counters }
+        LimitedFuture { admitted, deadline, patience: None, door }
     }
 }
 
@@ -268,13 +311,13 @@ where
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let Some((inner, _)) = &mut this.admitted else {
-            this.counters.shed.inc();
-            return Poll::Ready(Ok(Shed(this.most).into_status().into_http()));
+        let Some(inner) = &mut this.admitted else {
+            this.door.shed.inc();
+            return Poll::Ready(Ok(this.door.limit.shed().into_status().into_http()));
         };
         // The message is read and decided in one go, so this is the moment before.
         if this.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            this.counters.late.inc();
+            this.door.late.inc();
             let status = Status::deadline_exceeded("the deadline passed before the request was looked at");
             return Poll::Ready(Ok(status.into_http()));
         }
@@ -285,7 +328,7 @@ where
         if patience.as_mut().poll(context).is_pending() {
             return Poll::Pending;
         }
-        this.counters.late.inc();
+        this.door.late.inc();
         let status = Status::deadline_exceeded(format!("there is no answer after {LONGEST:?}"));
         Poll::Ready(Ok(status.into_http()))
     }
@@ -431,7 +474,7 @@ mod tests {
         for _ in 0..5 {
             assert_eq!(code(&answers.call(asked(None)).await.unwrap()), Code::Ok);
         }
-        assert_eq!(limit.open.load(Ordering::Relaxed), 0);
+        assert_eq!(limit.0.open.load(Ordering::Relaxed), 0);
         assert_eq!(metrics.counter(&metric::REQUESTS_SHED, &["limit", "tcp"]).get(), 1);
     }
 
@@ -439,21 +482,20 @@ mod tests {
     async fn large_messages_have_a_bound_together() {
         let (limit, metrics) = (RequestLimit::new(9, 100_000), Metrics::new("", ""));
         let counter = |reason| metrics.counter(&metric::REQUESTS_SHED, &[reason, "unix"]);
-        let counters = || {
-            Arc::new(Counters { shed: counter("limit"), heavy: counter("bytes"), late: counter("deadline") })
-        };
+        let (shed, heavy, late) = (counter("limit"), counter("bytes"), counter("deadline"));
+        let door = Arc::new(Door { limit: limit.clone(), shed, heavy, late });
         // A message that says how long it is, and so much of it in one frame after the other.
         let announced = |length: u32, frames: &[usize]| {
             let head = [&[0], &length.to_be_bytes()[..]].concat();
             let frames = frames.iter().map(|bytes| Bytes::from(vec![7; *bytes]));
             let body = Body::new(Frames(std::iter::once(Bytes::from(head)).chain(frames).collect()));
-            Weighed::new(body, limit.clone(), counters())
+            Weighed::new(body, Arc::clone(&door))
         };
         let read = async |body: &mut Weighed| {
             let frame = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await;
             frame.map(|frame| frame.map(drop))
         };
-        let held = || limit.bytes.load(Ordering::Relaxed);
+        let held = || limit.0.bytes.load(Ordering::Relaxed);
         // Small ones are not looked at, however many.
         let small = u32::try_from(SMALL).unwrap();
         let mut many: Vec<Weighed> = (0..20).map(|_| announced(small, &[])).collect();
@@ -484,7 +526,7 @@ mod tests {
         }
         assert!(read(&mut stream).await.is_none());
         let heads = [&[0, 0, 0, 0, 2, 1, 1, 0][..], &[0, 0, 0xea], &[0x60, 1]].map(Bytes::from_static);
-        let mut stream = Weighed::new(Body::new(Frames(heads.into())), limit.clone(), counters());
+        let mut stream = Weighed::new(Body::new(Frames(heads.into())), Arc::clone(&door));
         for held_then in [0, 0, 60_000] {
             assert!(read(&mut stream).await.unwrap().is_ok());
             assert_eq!(held(), held_then);
