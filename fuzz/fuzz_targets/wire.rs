@@ -12,6 +12,7 @@ use postern::documents::{Lenience, load};
 use postern::policy::{CompileOptions, Policy};
 use postern::proto::v1;
 use postern::server::convert;
+use postern::server::message::CheckRequest;
 use postern::snapshot::{Snapshot, cell};
 use prost::Message;
 
@@ -27,13 +28,24 @@ static POINT: LazyLock<(Authorizer, Arc<Snapshot>)> = LazyLock::new(|| {
 });
 
 fuzz_target!(|data: &[u8]| {
-    let Ok(wire) = v1::CheckRequest::decode(data) else { return };
-    let Ok(asked) = convert::check_request(&wire) else { return };
+    let read = CheckRequest::read(data);
+    let Ok(wire) = v1::CheckRequest::decode(data) else {
+        // What lies too deep is counted from where prost begins to read.
+        assert!(read.is_err() || data.len() > 100, "one of two readers takes it");
+        return;
+    };
+    let read = read.expect("what prost reads can be read");
+    let (by_prost, asked) = (convert::check_request(&wire), convert::check_request(read.view()));
+    assert_eq!(by_prost.as_ref().err(), asked.as_ref().err(), "both find the same at fault");
+    let (Ok(by_prost), Ok(asked)) = (by_prost, asked) else { return };
     let (point, snapshot) = &*POINT;
+    let other = point.check(snapshot, &by_prost.request, by_prost.agent.as_ref());
     let first = point.check(snapshot, &asked.request, asked.agent.as_ref());
     let again = point.check(snapshot, &asked.request, asked.agent.as_ref());
     match (first, again) {
         (Ok(first), Ok(again)) => {
+            let other = other.expect("an answer of both readers").evaluation;
+            assert_eq!(first.evaluation, other, "what both read is decided alike");
             assert_eq!(first.evaluation, again.evaluation, "the cache answers as the policy does");
             let _ = snapshot.policy.reason(&asked.request, &first.evaluation.decision);
         }

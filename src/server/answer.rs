@@ -3,7 +3,7 @@
 
 use prost::Message;
 
-use crate::authorizer::Answer;
+use crate::authorizer::{Answer, Authorizer};
 use crate::model::{Decision, DenyHit, ExecutedAs};
 use crate::proto::v1;
 use crate::snapshot::Snapshot;
@@ -77,6 +77,16 @@ impl<'s> Writer<'s> {
         write(&mut self.text);
         put_text(out, number, &self.text);
     }
+}
+
+/// The fields of `PolicyIdentity`.
+pub(super) fn identity(out: &mut Vec<u8>, authorizer: &Authorizer, snapshot: &Snapshot) {
+    let (freshness, age_seconds) = convert::age(authorizer, snapshot);
+    put_number(out, 1, snapshot.serial);
+    put_text(out, 2, snapshot.policy.digest());
+    put_number(out, 3, snapshot.generation);
+    enumeration(out, 4, freshness as i32);
+    put_number(out, 5, age_seconds);
 }
 
 /// Why it was decided so, in words.

@@ -162,6 +162,11 @@ pub fn batch<'a>(wire: impl Into<BatchView<'a>>, limit: usize) -> Result<Batch<'
 }
 
 impl<'a> Batch<'a> {
+    /// Who asks all items that do not name their own.
+    pub fn subject(&self) -> Option<Subject<'a>> {
+        self.subject.map(|caller| caller.subject)
+    }
+
     /// Reads one item.
     pub fn item<'i>(&self, index: usize, wire: impl Into<View<'i>>) -> Result<Asked<'i>, Violations>
     where
@@ -602,27 +607,28 @@ impl<'a> From<&'a v1::AttributeValue> for Value<'a> {
 
 /// Which policy decided.
 pub fn identity(authorizer: &Authorizer, snapshot: &Snapshot) -> v1::PolicyIdentity {
-    let (freshness, age_seconds) = match snapshot.lease() {
-        // Nothing is asked of the clock for a directory.
-        None => (Freshness::Fresh, 0),
-        Some(lease) => {
-            let now = authorizer.now();
-            let age = now.as_second().saturating_sub(lease.confirmed().as_second());
-            (lease.freshness(now), u64::try_from(age).unwrap_or(0))
-        }
-    };
+    let (freshness, age_seconds) = age(authorizer, snapshot);
     v1::PolicyIdentity {
         serial: snapshot.serial,
         digest: snapshot.policy.digest().to_owned(),
         generation: snapshot.generation,
-        freshness: match freshness {
-            Freshness::Fresh => v1::PolicyFreshness::Fresh,
-            Freshness::Stale => v1::PolicyFreshness::Stale,
-            Freshness::Expired => v1::PolicyFreshness::Expired,
-        }
-        .into(),
+        freshness: freshness.into(),
         age_seconds,
     }
+}
+
+/// How fresh it is, and how many seconds ago that was confirmed.
+pub(super) fn age(authorizer: &Authorizer, snapshot: &Snapshot) -> (v1::PolicyFreshness, u64) {
+    // Nothing is asked of the clock for a directory.
+    let Some(lease) = snapshot.lease() else { return (v1::PolicyFreshness::Fresh, 0) };
+    let now = authorizer.now();
+    let age = now.as_second().saturating_sub(lease.confirmed().as_second());
+    let freshness = match lease.freshness(now) {
+        Freshness::Fresh => v1::PolicyFreshness::Fresh,
+        Freshness::Stale => v1::PolicyFreshness::Stale,
+        Freshness::Expired => v1::PolicyFreshness::Expired,
+    };
+    (freshness, u64::try_from(age).unwrap_or(0))
 }
 
 /// An answer, what it rests on, and the way that leads on from it.

@@ -30,7 +30,7 @@ use crate::telemetry::{TraceOptions, Traces};
 use crate::wire::{put_bytes, put_message, put_number, put_text};
 
 use super::Transport;
-use super::answer::{USUAL_LENGTH, Writer};
+use super::answer::{USUAL_LENGTH, Writer, identity};
 use super::convert::{self, Asked};
 use super::direct::Direct;
 use super::explain::{self, Unanswered};
@@ -193,8 +193,7 @@ impl AuthorizationApi {
                 let mut response = Vec::with_capacity(USUAL_LENGTH);
                 let mut writer = Writer::new(snapshot);
                 put_message(&mut response, 1, |out| writer.result(out, &asked, &answer));
-                let identity = convert::identity(&self.authorizer, snapshot);
-                put_bytes(&mut response, 2, &identity.encode_to_vec());
+                put_message(&mut response, 2, |out| identity(out, &self.authorizer, snapshot));
                 put_text(&mut response, 3, wire.request_id);
                 if let Some(call) = call {
                     let decided = Decided { asked: &asked, answer: &answer, took };
@@ -253,10 +252,15 @@ impl AuthorizationApi {
         let mut began = Instant::now();
         let mut response = Vec::with_capacity(items.len().saturating_add(1).saturating_mul(USUAL_LENGTH));
         let mut writer = Writer::new(snapshot);
+        // Found once for all items. Where that fails the evaluation fails, and says so.
+        let shared = batch.subject().filter(|_| items.len() > 1);
+        let shared = shared.and_then(|subject| snapshot.policy.prepare(&subject).ok());
         for (index, item) in items.iter().enumerate() {
-            let kept = match batch.item(index, item.view()) {
+            let view = item.view();
+            let prepared = shared.as_ref().filter(|_| view.subject.is_none());
+            let kept = match batch.item(index, view) {
                 Ok(asked) => {
-                    let decided = self.decide(snapshot, &asked, None, notes.as_deref_mut());
+                    let decided = self.decide(snapshot, &asked, prepared, notes.as_deref_mut());
                     let decided = decided.map(|(answer, _)| answer);
                     put_message(&mut response, 1, |out| match &decided {
                         Ok(answer) => put_message(out, 1, |out| writer.result(out, &asked, answer)),
@@ -294,8 +298,7 @@ impl AuthorizationApi {
         if let Some(call) = call {
             call.batch(wire.request_id, Some(snapshot), items.len(), &told);
         }
-        let identity = convert::identity(&self.authorizer, snapshot);
-        put_bytes(&mut response, 2, &identity.encode_to_vec());
+        put_message(&mut response, 2, |out| identity(out, &self.authorizer, snapshot));
         put_text(&mut response, 3, wire.request_id);
         put_number(&mut response, 4, u64::from(u32::try_from(self.max_batch_items).unwrap_or(u32::MAX)));
         Ok(response)

@@ -237,21 +237,20 @@ pub(super) fn trace_ids(span: Option<&SpanContext>, metadata: &MetadataMap) -> T
 /// W3C trace context: `00-<32 hex>-<16 hex>-<2 hex>`; a later version may have more behind it.
 fn traceparent(text: &str) -> Option<TraceIds> {
     let mut parts = text.trim().split('-');
-    let mut hex = |length: usize| {
-        let part = parts.next()?;
-        let digits = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        (part.len() == length && part.bytes().all(digits)).then_some(part)
-    };
-    let (version, trace, span, flags) = (hex(2)?, hex(32)?, hex(16)?, hex(2)?);
-    if version == "ff" || (version == "00" && parts.next().is_some()) {
+    let (version, trace) = (lower_hex::<1>(parts.next()?)?, lower_hex::<16>(parts.next()?)?);
+    let (span, [flags]) = (lower_hex::<8>(parts.next()?)?, lower_hex::<1>(parts.next()?)?);
+    if version == [0xff] || (version == [0] && parts.next().is_some()) {
         return None;
     }
-    let ids = TraceIds {
-        trace: u128::from_str_radix(trace, 16).ok()?,
-        span: u64::from_str_radix(span, 16).ok()?,
-        sampled: u8::from_str_radix(flags, 16).ok()? & 1 == 1,
-    };
-    (ids.trace != 0 && ids.span != 0).then_some(ids)
+    let (trace, span) = (u128::from_be_bytes(trace), u64::from_be_bytes(span));
+    (trace != 0 && span != 0).then_some(TraceIds { trace, span, sampled: flags & 1 == 1 })
+}
+
+/// So many bytes in digits of which none is a capital.
+fn lower_hex<const BYTES: usize>(digits: &str) -> Option<[u8; BYTES]> {
+    let mut bytes = [0; BYTES];
+    let capital = digits.bytes().any(|digit| digit.is_ascii_uppercase());
+    (!capital && hex::decode_to_slice(digits, &mut bytes).is_ok()).then_some(bytes)
 }
 
 // === writing ===
