@@ -582,9 +582,10 @@ async fn drained_without_notice_every_decision_is_answered() {
     tokio::task::block_in_place(|| pod.stop());
     let calls = load.ended().await;
     for (code, status) in &calls.failed {
-        // Nobody there any more, or a connection that took no more calls: never that an answer got lost.
+        // Nobody there any more, or a connection that took no more calls. That no answer got lost is told below.
         let sent_away = status.contains("GoAway(b\"\", NO_ERROR, Remote)");
-        assert!(matches!(code, Code::Unavailable | Code::Cancelled) || sent_away, "{status}");
+        let closed = ["BrokenPipe", "ConnectionReset"].iter().any(|kind| status.contains(kind));
+        assert!(matches!(code, Code::Unavailable | Code::Cancelled) || sent_away || closed, "{status}");
     }
     assert_eq!(calls.failed.len(), 4 * 8, "nobody is left to answer");
     let log = log(&pod.sidecar);
