@@ -28,6 +28,7 @@ use crate::readiness::{DRAIN, POLICY, Readiness};
 use crate::record::{self, Candidate, RecordSettings, Records};
 use crate::server::accept::{self, Door};
 use crate::server::admin::{self, AdminState};
+use crate::server::connections;
 use crate::server::grpc::{self, AuthorizationApi};
 use crate::server::health::Health;
 use crate::server::limits::RequestLimit;
@@ -376,19 +377,19 @@ impl Bound {
         let mut servers: JoinSet<End> = JoinSet::new();
         let mut tasks: JoinSet<End> = JoinSet::new();
         if let Some(listener) = tcp {
-            let router = grpc::router(api(Transport::Tcp), &health, config.grpc, limit.clone())?;
-            let (door, started) = (door(Transport::Tcp), drain.started());
+            let services = grpc::services(api(Transport::Tcp), &health, config.grpc, limit.clone())?;
+            let (door, drain) = (door(Transport::Tcp), drain.clone());
             match tls {
                 Some((tls, reloader)) => {
                     let incoming = tls::incoming(listener, tls, door);
                     servers.spawn(async move {
-                        let outcome = router.serve_with_incoming_shutdown(incoming, started).await;
-                        End::server("TLS server", outcome)
+                        connections::serve(incoming, services, drain).await;
+                        End::stopped("TLS server")
                     });
                     let task = admin.handle.spawn(reloader.run(metrics.clone()));
                     tasks.spawn(async move {
                         let reason = match task.await {
-                            Ok(()) => "it ended".into(),
+                            Ok(()) => return End::stopped("reloader of certificates"),
                             Err(error) => error.to_string(),
                         };
                         End::Stopped { task: "reloader of certificates", reason }
@@ -397,8 +398,8 @@ impl Bound {
                 None => {
                     let incoming = accept::tcp(listener, door);
                     servers.spawn(async move {
-                        let outcome = router.serve_with_incoming_shutdown(incoming, started).await;
-                        End::server("TCP server", outcome)
+                        connections::serve(incoming, services, drain).await;
+                        End::stopped("TCP server")
                     });
                 }
             }
@@ -406,15 +407,13 @@ impl Bound {
         let mut socket_file = None;
         if let Some((listener, file)) = uds {
             socket_file = Some(file);
-            let router = grpc::router(api(Transport::Unix), &health, config.grpc, limit.clone())?;
+            let services = grpc::services(api(Transport::Unix), &health, config.grpc, limit.clone())?;
             let peers = config.uds.as_ref().map(|uds| uds.peers.clone()).unwrap_or_default();
             let incoming = accept::unix(listener, peers, door(Transport::Unix));
-            let started = drain.started();
+            let drain = drain.clone();
             servers.spawn(async move {
-                End::server(
-                    "Unix socket server",
-                    router.serve_with_incoming_shutdown(incoming, started).await,
-                )
+                connections::serve(incoming, services, drain).await;
+                End::stopped("Unix socket server")
             });
         }
         if let Some(listener) = admin_listener {
@@ -439,7 +438,7 @@ impl Bound {
         tasks.spawn(async move {
             match task.await {
                 Ok(Err(refused)) => End::Policy(refused),
-                Ok(Ok(())) => End::Stopped { task: "updater", reason: "it ended".into() },
+                Ok(Ok(())) => End::stopped("updater"),
                 Err(error) => End::Stopped { task: "updater", reason: error.to_string() },
             }
         });
@@ -579,12 +578,8 @@ impl Drop for AdminRuntime {
 // === ends ===
 
 impl End {
-    fn server(task: &'static str, outcome: Result<(), tonic::transport::Error>) -> Self {
-        let reason = match outcome {
-            Ok(()) => "it ended".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        Self::Stopped { task, reason }
+    fn stopped(task: &'static str) -> Self {
+        Self::Stopped { task, reason: "it ended".to_owned() }
     }
 }
 

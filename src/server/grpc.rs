@@ -9,11 +9,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use prost::Message;
 use tokio::sync::Semaphore;
-use tonic::transport::Server;
-use tonic::transport::server::Router;
+use tonic::metadata::MetadataMap;
+use tonic::service::Routes;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -31,8 +30,9 @@ use crate::wire::{put_bytes, put_message, put_number, put_text};
 
 use super::Transport;
 use super::answer::{USUAL_LENGTH, Writer, identity};
+use super::connections::Services;
 use super::convert::{self, Asked};
-use super::direct::Direct;
+use super::direct::{Direct, HEAD};
 use super::explain::{self, Unanswered};
 use super::health::Health;
 use super::limits::{Limited, RequestLimit};
@@ -82,44 +82,29 @@ struct Queries {
 /// Those that wait; more are refused, since they would only wait.
 const WAITING: usize = 64;
 
-/// Streams of one connection. A client that wants more at a time waits for one to end, or opens another connection.
-const STREAMS: u32 = 256;
-/// What one stream, and twice that one connection, may send before it is read: as much as HTTP/2 begins with. A wider window
-/// makes nobody faster on one machine, and all connections together could fill the memory with what nobody has read yet. That a stream which is not read from has
-/// half of its connection's at most leaves room for the others.
-const WINDOW: u32 = 64 << 10;
-/// A peer beyond this machine that is gone says nothing; it is asked after so much silence.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
-
 /// The services of one listener, ready to serve.
-pub fn router(
+pub fn services(
     api: AuthorizationApi,
     health: &Health,
     settings: GrpcSettings,
     limit: RequestLimit,
-) -> Result<Router, tonic_reflection::server::Error> {
+) -> Result<Services, tonic_reflection::server::Error> {
     let (transport, metrics) = (api.queries.transport, api.queries.metrics.clone());
     let api = Arc::new(api.limited_by(limit.clone()));
     let service = AuthorizationServiceServer::from_arc(Arc::clone(&api))
         .max_decoding_message_size(settings.max_request_bytes);
-    let service = Direct::new(api, settings.max_request_bytes, service);
-    let service = Limited::new(service, limit, transport, &metrics);
-    let router = Server::builder()
-        .max_concurrent_streams(STREAMS)
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(2 * WINDOW)
-        .http2_keepalive_interval((transport == Transport::Tcp).then_some(KEEP_ALIVE))
-        .add_service(service)
-        .add_service(health.service());
-    if !settings.reflection {
-        return Ok(router);
+    let checks = Direct::new(api, settings.max_request_bytes, service);
+    let checks = Limited::new(checks, limit, transport, &metrics);
+    let mut others = Routes::new(health.service());
+    if settings.reflection {
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(crate::proto::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        others = others.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
     }
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(crate::proto::DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    Ok(router.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?))
+    Ok(Services::new(checks, others.prepare(), transport))
 }
 
 // === impl AuthorizationApi ===
@@ -191,6 +176,7 @@ impl AuthorizationApi {
         match outcome {
             Ok((snapshot, answer, took)) => {
                 let mut response = Vec::with_capacity(USUAL_LENGTH);
+                response.extend_from_slice(&[0; HEAD]);
                 let mut writer = Writer::new(snapshot);
                 put_message(&mut response, 1, |out| writer.result(out, &asked, &answer));
                 put_message(&mut response, 2, |out| identity(out, &self.authorizer, snapshot));
@@ -251,6 +237,7 @@ impl AuthorizationApi {
         let mut told = Vec::with_capacity(if call.is_some() { items.len() } else { 0 });
         let mut began = Instant::now();
         let mut response = Vec::with_capacity(items.len().saturating_add(1).saturating_mul(USUAL_LENGTH));
+        response.extend_from_slice(&[0; HEAD]);
         let mut writer = Writer::new(snapshot);
         // Found once for all items. Where that fails the evaluation fails, and says so.
         let shared = batch.subject().filter(|_| items.len() > 1);
@@ -496,36 +483,37 @@ impl Queries {
 
 /// Checks, from bytes to bytes.
 impl AuthorizationApi {
-    pub(super) async fn check_bytes(&self, request: Request<Bytes>) -> Result<Response<Vec<u8>>, Status> {
+    /// The answer, behind [`HEAD`] bytes for what stands before a message.
+    pub(super) async fn check_bytes(&self, metadata: &MetadataMap, bytes: &[u8]) -> Result<Vec<u8>, Status> {
         let began = Instant::now();
         let tracing = self.tracing.as_ref();
-        let call = tracing.map(|tracing| tracing.call(Method::Check, request.metadata(), began));
-        let bytes = request.get_ref();
+        let call = tracing.map(|tracing| tracing.call(Method::Check, metadata, began));
         let Some(records) = &self.records else {
             let answer = self.check_now(CheckRequest::read(bytes)?.view(), call.as_ref(), None);
             self.counters.check.observe(began.elapsed());
-            return answer.map(Response::new);
+            return answer;
         };
         let mut notes = records.notes();
         let answer = self.check_now(CheckRequest::read(bytes)?.view(), call.as_ref(), Some(&mut notes));
-        let trace = trace_ids(call.and_then(Call::into_context).as_ref(), request.metadata());
+        let trace = trace_ids(call.and_then(Call::into_context).as_ref(), metadata);
         notes.keep(|| CheckCall::new(bytes), trace, self.transport).await;
         self.counters.check.observe(began.elapsed());
-        answer.map(Response::new)
+        answer
     }
 
+    /// As [`AuthorizationApi::check_bytes`].
     pub(super) async fn batch_check_bytes(
         &self,
-        request: Request<Bytes>,
-    ) -> Result<Response<Vec<u8>>, Status> {
+        metadata: &MetadataMap,
+        bytes: &[u8],
+    ) -> Result<Vec<u8>, Status> {
         let began = Instant::now();
         let tracing = self.tracing.as_ref();
-        let call = tracing.map(|tracing| tracing.call(Method::BatchCheck, request.metadata(), began));
-        let bytes = request.get_ref();
+        let call = tracing.map(|tracing| tracing.call(Method::BatchCheck, metadata, began));
         let Some(records) = &self.records else {
             let answer = self.batch_check_now(&BatchCheckRequest::read(bytes)?, call.as_ref(), None);
             self.counters.batch_check.observe(began.elapsed());
-            return answer.map(Response::new);
+            return answer;
         };
         let mut notes = records.notes();
         let (answer, items) = {
@@ -533,18 +521,17 @@ impl AuthorizationApi {
             let answer = self.batch_check_now(&message, call.as_ref(), Some(&mut notes));
             (answer, message.items().len())
         };
-        let trace = trace_ids(call.and_then(Call::into_context).as_ref(), request.metadata());
+        let trace = trace_ids(call.and_then(Call::into_context).as_ref(), metadata);
         notes.keep(|| BatchCall::new(bytes, items), trace, self.transport).await;
         self.counters.batch_check.observe(began.elapsed());
-        answer.map(Response::new)
+        answer
     }
 }
 
 /// For a caller in the same process, who speaks messages.
-fn read_back<M: Message + Default>(answer: Response<Vec<u8>>) -> Result<Response<M>, Status> {
-    let (metadata, bytes, extensions) = answer.into_parts();
-    let message = M::decode(bytes.as_slice()).map_err(|error| Status::internal(error.to_string()))?;
-    Ok(Response::from_parts(metadata, message, extensions))
+fn read_back<M: Message + Default>(answer: &[u8]) -> Result<Response<M>, Status> {
+    let message = answer.get(HEAD..).unwrap_or_default();
+    M::decode(message).map(Response::new).map_err(|error| Status::internal(error.to_string()))
 }
 
 #[tonic::async_trait]
@@ -576,16 +563,16 @@ impl AuthorizationService for AuthorizationApi {
     }
 
     async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
-        let answer = self.check_bytes(request.map(|message| message.encode_to_vec().into())).await?;
-        read_back(answer)
+        let (metadata, _, message) = request.into_parts();
+        read_back(&self.check_bytes(&metadata, &message.encode_to_vec()).await?)
     }
 
     async fn batch_check(
         &self,
         request: Request<v1::BatchCheckRequest>,
     ) -> Result<Response<v1::BatchCheckResponse>, Status> {
-        let answer = self.batch_check_bytes(request.map(|message| message.encode_to_vec().into())).await?;
-        read_back(answer)
+        let (metadata, _, message) = request.into_parts();
+        read_back(&self.batch_check_bytes(&metadata, &message.encode_to_vec()).await?)
     }
 
     async fn explain(

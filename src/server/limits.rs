@@ -17,10 +17,9 @@ use std::time::{Duration, Instant};
 
 use http_body::{Frame, SizeHint};
 use tokio::time::Sleep;
-use tonic::body::Body;
+use hyper::service::Service;
 use tonic::codegen::http::{HeaderMap, Request, Response};
-use tonic::codegen::{Body as HttpBody, Bytes, Future, Service};
-use tonic::server::NamedService;
+use tonic::codegen::{Body as HttpBody, Bytes, Future, StdError};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -30,6 +29,7 @@ use crate::telemetry::names::metric;
 
 use super::Transport;
 use super::convert::ERROR_DOMAIN;
+use super::direct::Reply;
 
 /// A caller that gave no deadline and sends half a message does not keep its place for longer.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -74,8 +74,8 @@ struct Door {
 /// Messages on their way in. Room for all of one is made as soon as it says how long it is, and held until it can be read
 /// as a whole: so it counts with its whole length, and until then.
 #[derive(Debug)]
-pub struct Weighed {
-    body: Body,
+pub struct Weighed<B> {
+    body: B,
     /// What of the current message has not come.
     missing: usize,
     /// The first bytes of the next one as a number: a flag, and the length in the last four.
@@ -182,8 +182,8 @@ impl<F> Drop for LimitedFuture<F> {
     }
 }
 
-impl Weighed {
-    const fn new(body: Body, door: Arc<Door>) -> Self {
+impl<B> Weighed<B> {
+    const fn new(body: B, door: Arc<Door>) -> Self {
         Self { body, missing: 0, head: 0, headed: 0, counted: 0, door }
     }
 
@@ -228,7 +228,11 @@ impl Weighed {
     }
 }
 
-impl HttpBody for Weighed {
+impl<B> HttpBody for Weighed<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<StdError>,
+{
     type Data = Bytes;
     type Error = Status;
 
@@ -241,6 +245,7 @@ impl HttpBody for Weighed {
             self.release();
         }
         let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
+        let frame = frame.map(|frame| frame.map_err(|error| Status::from_error(error.into())));
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
             && !self.add(data)
@@ -260,7 +265,7 @@ impl HttpBody for Weighed {
     }
 }
 
-impl Drop for Weighed {
+impl<B> Drop for Weighed<B> {
     fn drop(&mut self) {
         self.release();
     }
@@ -275,24 +280,16 @@ impl<S> Limited<S> {
     }
 }
 
-impl<S: NamedService> NamedService for Limited<S> {
-    const NAME: &'static str = S::NAME;
-}
-
-impl<S> Service<Request<Body>> for Limited<S>
+impl<S, B> Service<Request<B>> for Limited<S>
 where
-    S: Service<Request<Weighed>, Response = Response<Body>, Error = Infallible>,
+    S: Service<Request<Weighed<B>>, Response = Response<Reply>, Error = Infallible>,
     S::Future: Unpin,
 {
-    type Response = Response<Body>;
+    type Response = Response<Reply>;
     type Error = Infallible;
     type Future = LimitedFuture<S::Future>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&self, request: Request<B>) -> Self::Future {
         let deadline = timeout(request.headers()).and_then(|timeout| Instant::now().checked_add(timeout));
         let door = Arc::clone(&self.door);
         let admitted = door.limit.0.enter(Of::Request).then(|| {
@@ -305,7 +302,7 @@ where
 
 impl<F> Future for LimitedFuture<F>
 where
-    F: Future<Output = Result<Response<Body>, Infallible>> + Unpin,
+    F: Future<Output = Result<Response<Reply>, Infallible>> + Unpin,
 {
     type Output = F::Output;
 
@@ -313,24 +310,30 @@ where
         let this = &mut *self;
         let Some(inner) = &mut this.admitted else {
             this.door.shed.inc();
-            return Poll::Ready(Ok(this.door.limit.shed().into_status().into_http()));
+            return Poll::Ready(Ok(Reply::status(this.door.limit.shed().into_status())));
         };
         // The message is read and decided in one go, so this is the moment before.
         if this.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             this.door.late.inc();
             let status = Status::deadline_exceeded("the deadline passed before the request was looked at");
-            return Poll::Ready(Ok(status.into_http()));
+            return Poll::Ready(Ok(Reply::status(status)));
         }
         if let answer @ Poll::Ready(_) = Pin::new(inner).poll(context) {
             return answer;
         }
-        let patience = this.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(LONGEST)));
+        let patience = this.patience.get_or_insert_with(|| {
+            let left = this.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            Box::pin(tokio::time::sleep(left.map_or(LONGEST, |left| left.min(LONGEST))))
+        });
         if patience.as_mut().poll(context).is_pending() {
             return Poll::Pending;
         }
         this.door.late.inc();
-        let status = Status::deadline_exceeded(format!("there is no answer after {LONGEST:?}"));
-        Poll::Ready(Ok(status.into_http()))
+        let why = match this.deadline {
+            Some(deadline) if Instant::now() >= deadline => "the deadline passed before there was an answer".to_owned(),
+            _ => format!("there is no answer after {LONGEST:?}"),
+        };
+        Poll::Ready(Ok(Reply::status(Status::deadline_exceeded(why))))
     }
 }
 
@@ -405,42 +408,34 @@ fn timeout(headers: &HeaderMap) -> Option<Duration> {
 mod tests {
     use std::future::{Ready, pending, ready};
 
+    use tonic::body::Body;
     use tonic::codegen::BoxFuture;
 
     use super::*;
 
-    #[derive(Clone)]
-    struct Answers(usize);
+    #[derive(Default)]
+    struct Answers(AtomicUsize);
 
-    impl Service<Request<Weighed>> for Answers {
-        type Response = Response<Body>;
+    impl Service<Request<Weighed<Body>>> for Answers {
+        type Response = Response<Reply>;
         type Error = Infallible;
-        type Future = Ready<Result<Response<Body>, Infallible>>;
+        type Future = Ready<Result<Response<Reply>, Infallible>>;
 
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, _: Request<Weighed>) -> Self::Future {
-            self.0 += 1;
-            ready(Ok(Response::new(Body::empty())))
+        fn call(&self, _: Request<Weighed<Body>>) -> Self::Future {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            ready(Ok(Response::new(Body::empty().into())))
         }
     }
 
     /// Waits for its message for ever.
-    #[derive(Clone)]
     struct Waits;
 
-    impl Service<Request<Weighed>> for Waits {
-        type Response = Response<Body>;
+    impl Service<Request<Weighed<Body>>> for Waits {
+        type Response = Response<Reply>;
         type Error = Infallible;
-        type Future = BoxFuture<Response<Body>, Infallible>;
+        type Future = BoxFuture<Response<Reply>, Infallible>;
 
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, _: Request<Weighed>) -> Self::Future {
+        fn call(&self, _: Request<Weighed<Body>>) -> Self::Future {
             Box::pin(pending())
         }
     }
@@ -455,18 +450,18 @@ mod tests {
         .unwrap()
     }
 
-    fn code(response: &Response<Body>) -> Code {
+    fn code(response: &Response<Reply>) -> Code {
         Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code())
     }
 
     #[tokio::test]
     async fn places_are_given_back_answered_or_not() {
         let (limit, metrics) = (RequestLimit::new(2, 0), Metrics::new("", ""));
-        let mut waits = Limited::new(Waits, limit.clone(), Transport::Unix, &metrics);
-        let mut answers = Limited::new(Answers(0), limit.clone(), Transport::Tcp, &metrics);
+        let waits = Limited::new(Waits, limit.clone(), Transport::Unix, &metrics);
+        let answers = Limited::new(Answers::default(), limit.clone(), Transport::Tcp, &metrics);
         let held = (waits.call(asked(None)), waits.call(asked(None)));
         let refused = answers.call(asked(None)).await.unwrap();
-        assert_eq!((code(&refused), answers.inner.0), (Code::ResourceExhausted, 0));
+        assert_eq!((code(&refused), answers.inner.0.load(Ordering::Relaxed)), (Code::ResourceExhausted, 0));
         let status = Status::from_header_map(refused.headers()).unwrap();
         let info = status.get_details_error_info().unwrap();
         assert_eq!((info.reason.as_str(), info.metadata["limit"].as_str()), ("TOO_MANY_REQUESTS", "2"));
@@ -491,14 +486,14 @@ mod tests {
             let body = Body::new(Frames(std::iter::once(Bytes::from(head)).chain(frames).collect()));
             Weighed::new(body, Arc::clone(&door))
         };
-        let read = async |body: &mut Weighed| {
+        let read = async |body: &mut Weighed<Body>| {
             let frame = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await;
             frame.map(|frame| frame.map(drop))
         };
         let held = || limit.0.bytes.load(Ordering::Relaxed);
         // Small ones are not looked at, however many.
         let small = u32::try_from(SMALL).unwrap();
-        let mut many: Vec<Weighed> = (0..20).map(|_| announced(small, &[])).collect();
+        let mut many: Vec<Weighed<Body>> = (0..20).map(|_| announced(small, &[])).collect();
         for body in &mut many {
             assert!(read(body).await.unwrap().is_ok());
         }
@@ -553,13 +548,15 @@ mod tests {
     #[tokio::test]
     async fn who_has_stopped_waiting_is_not_answered() {
         let metrics = Metrics::new("", "");
-        let mut answers = Limited::new(Answers(0), RequestLimit::new(9, 0), Transport::Tcp, &metrics);
+        let answers = Limited::new(Answers::default(), RequestLimit::new(9, 0), Transport::Tcp, &metrics);
         assert_eq!(code(&answers.call(asked(Some("1H"))).await.unwrap()), Code::Ok);
         assert_eq!(code(&answers.call(asked(Some("0n"))).await.unwrap()), Code::DeadlineExceeded);
         let queued = answers.call(asked(Some("5m")));
         std::thread::sleep(Duration::from_millis(6));
         assert_eq!(code(&queued.await.unwrap()), Code::DeadlineExceeded);
-        assert_eq!(metrics.counter(&metric::REQUESTS_SHED, &["deadline", "tcp"]).get(), 2);
+        let waits = Limited::new(Waits, RequestLimit::new(9, 0), Transport::Tcp, &metrics);
+        assert_eq!(code(&waits.call(asked(Some("5m"))).await.unwrap()), Code::DeadlineExceeded);
+        assert_eq!(metrics.counter(&metric::REQUESTS_SHED, &["deadline", "tcp"]).get(), 3);
     }
 
     #[test]

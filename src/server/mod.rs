@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 pub mod accept;
 pub mod admin;
 mod answer;
+pub mod connections;
 pub mod convert;
 mod direct;
 pub mod explain;
