@@ -5,10 +5,12 @@
 //! And streams: `postern serve` is asked the same questions with Check and over one CheckStream for each of as many
 //! connections, in turns. Each connection has one subject, as an agent or a batch job does.
 //!
+//! And batches: BatchCheck of 100 questions of one subject, of both servers in turns.
+//!
 //! ```text
 //! cargo bench --bench grpc                    100,000 assignments, 10 groups, 5 rounds of 2 s each
 //! cargo bench --bench grpc -- --size 1000 --rounds 3 --seconds 1 --json
-//! cargo bench --bench grpc -- --only streams
+//! cargo bench --bench grpc -- --only streams      or checks, or batches
 //! ```
 
 #![allow(
@@ -32,13 +34,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use postern::load::Constant;
 use postern::proto::v1;
 use postern::proto::v1::authorization_service_client::AuthorizationServiceClient;
-use postern::proto::v1::authorization_service_server::{AuthorizationService, AuthorizationServiceServer};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Server};
-use tonic::{Request, Response, Status};
 
 /// What the binary uses; the baseline gets the same.
 #[global_allocator]
@@ -46,6 +47,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const CONNECTIONS: usize = 4;
 const IN_FLIGHT: usize = 8;
+/// Questions in a batch, and batches in flight for each connection.
+const BATCH: usize = 100;
+const BATCHES_IN_FLIGHT: usize = 2;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -67,16 +71,26 @@ fn main() {
         length: Duration::from_secs_f64(
             value("--seconds").map_or(2.0, |text| text.parse().expect("seconds")),
         ),
-        only_streams: value("--only").as_deref() == Some("streams"),
+        only: value("--only"),
     };
-    let (rows, streams) = runtime().block_on(run(&settings));
+    let Figures { rows, streams, batches } = runtime().block_on(run(&settings));
     if arguments.iter().any(|argument| argument == "--json") {
         let rows: Vec<_> = rows.iter().map(Row::json).collect();
         let streams: Vec<_> = streams.iter().map(Asked::json).collect();
-        println!("{}", serde_json::json!({ "assignments": settings.size, "rows": rows, "streams": streams }));
+        let batches: Vec<_> = batches.iter().map(Row::batches_json).collect();
+        println!(
+            "{}",
+            serde_json::json!({
+                "assignments": settings.size, "rows": rows, "streams": streams, "batches": batches
+            })
+        );
         return;
     }
     show_calls(&settings, &rows);
+    show_batches(&batches);
+    if streams.is_empty() {
+        return;
+    }
     println!(
         "\nCheckStream, the same policy, {CONNECTIONS} connections with a subject and a stream each, asked in turns with Check"
     );
@@ -94,6 +108,33 @@ fn main() {
             measured.p99,
             measured.cpu,
         );
+    }
+}
+
+fn show_batches(rows: &[Row]) {
+    if rows.is_empty() {
+        return;
+    }
+    println!(
+        "\nBatchCheck of {BATCH} with one subject, {CONNECTIONS} connections × {BATCHES_IN_FLIGHT} in flight"
+    );
+    println!(
+        "{:<8} {:<10} {:>12} {:>9} {:>9} {:>19} {:>26}",
+        "over", "server", "decisions/s", "p50 µs", "p99 µs", "server CPU µs/batch", "decisions/server CPU s"
+    );
+    for row in rows {
+        for (name, measured) in [("constant", &row.constant), ("postern", &row.postern)] {
+            println!(
+                "{:<8} {:<10} {:>12.0} {:>9.0} {:>9.0} {:>19.1} {:>26.0}",
+                row.transport,
+                name,
+                measured.rate * BATCH as f64,
+                measured.p50,
+                measured.p99,
+                measured.cpu,
+                BATCH as f64 * 1e6 / measured.cpu
+            );
+        }
     }
 }
 
@@ -125,7 +166,22 @@ struct Settings {
     size: usize,
     rounds: usize,
     length: Duration,
-    only_streams: bool,
+    /// `None`: everything.
+    only: Option<String>,
+}
+
+impl Settings {
+    fn asks_for(&self, what: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == what)
+    }
+}
+
+/// What came out.
+struct Figures {
+    rows: Vec<Row>,
+    streams: Vec<Asked>,
+    /// Of whole batches.
+    batches: Vec<Row>,
 }
 
 /// How the questions of a connection are asked.
@@ -211,9 +267,22 @@ impl Row {
             "ratio": self.ratio(),
         })
     }
+
+    fn batches_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "transport": self.transport,
+            "items": BATCH,
+            "decisionsPerSecond": self.postern.rate * BATCH as f64,
+            "p50Micros": self.postern.p50,
+            "p99Micros": self.postern.p99,
+            "serverCpuMicrosPerBatch": self.postern.cpu,
+            "decisionsPerServerCpuSecond": BATCH as f64 * 1e6 / self.postern.cpu,
+            "constantServerCpuMicrosPerBatch": self.constant.cpu,
+        })
+    }
 }
 
-async fn run(settings: &Settings) -> (Vec<Row>, Vec<Asked>) {
+async fn run(settings: &Settings) -> Figures {
     let dir = tempfile::tempdir().unwrap();
     let tenant = tenant::Tenant::new(settings.size);
     let policy = dir.path().join("policy");
@@ -223,49 +292,113 @@ async fn run(settings: &Settings) -> (Vec<Row>, Vec<Asked>) {
         std::fs::write(path, bytes).unwrap();
     }
     let requests: Arc<[v1::CheckRequest]> = tenant.questions(10).iter().map(wire).collect();
+    let batches: Arc<[v1::BatchCheckRequest]> = requests.chunks_exact(BATCH).map(batch).collect();
     let postern = Process::postern(dir.path(), &policy);
     let constant = Process::constant(dir.path());
     for process in [&postern, &constant] {
         process.wait_until_it_answers(&requests[0]).await;
     }
-    let mut rows = Vec::new();
-    let mut streams = Vec::new();
+    let mut figures = Figures { rows: Vec::new(), streams: Vec::new(), batches: Vec::new() };
     for transport in ["unix", "tcp"] {
-        let mut rounds: [Vec<Measured>; WAYS.len()] = Default::default();
-        for round in 0..=settings.rounds {
-            for (way, into) in WAYS.into_iter().zip(&mut rounds) {
-                let measured = postern.measure_way(way, transport, &requests, settings.length).await;
-                if round > 0 {
-                    into.push(measured);
-                }
-            }
+        if settings.asks_for("streams") {
+            figures.streams.extend(streams(settings, &postern, transport, &requests).await);
         }
-        let measured = rounds.map(median);
-        let check = (measured[0].rate, measured[0].cpu);
-        streams.extend(WAYS.into_iter().zip(measured).map(|(way, measured)| Asked {
-            transport,
-            way,
-            measured,
-            check,
-        }));
-        if settings.only_streams {
-            continue;
+        if settings.asks_for("checks") {
+            let row = in_turns(settings, &constant, &postern, transport, async |process: &Process| {
+                process.measure(transport, &requests, IN_FLIGHT, settings.length).await
+            });
+            figures.rows.push(row.await);
         }
-        let mut rounds: [Vec<Measured>; 2] = Default::default();
-        // One round more than asked for: the first warms both up and does not count.
-        for round in 0..=settings.rounds {
-            for (process, into) in [&constant, &postern].into_iter().zip(&mut rounds) {
-                let measured = process.measure(transport, &requests, settings.length).await;
-                if round > 0 {
-                    into.push(measured);
-                }
-            }
+        if settings.asks_for("batches") {
+            let row = in_turns(settings, &constant, &postern, transport, async |process: &Process| {
+                process.measure(transport, &batches, BATCHES_IN_FLIGHT, settings.length).await
+            });
+            figures.batches.push(row.await);
         }
-        let [constant, postern] = rounds.map(median);
-        rows.push(Row { transport, constant, postern });
     }
     eprintln!("postern holds {:.1} MiB resident", postern.resident_mib());
-    (rows, streams)
+    figures
+}
+
+async fn in_turns(
+    settings: &Settings,
+    constant: &Process,
+    postern: &Process,
+    transport: &'static str,
+    measure: impl AsyncFn(&Process) -> Measured,
+) -> Row {
+    let mut rounds: [Vec<Measured>; 2] = Default::default();
+    // One round more than asked for: the first warms both up and does not count.
+    for round in 0..=settings.rounds {
+        for (process, into) in [constant, postern].into_iter().zip(&mut rounds) {
+            let measured = measure(process).await;
+            if round > 0 {
+                into.push(measured);
+            }
+        }
+    }
+    let [constant, postern] = rounds.map(median);
+    Row { transport, constant, postern }
+}
+
+async fn streams(
+    settings: &Settings,
+    postern: &Process,
+    transport: &'static str,
+    requests: &Arc<[v1::CheckRequest]>,
+) -> Vec<Asked> {
+    let mut rounds: [Vec<Measured>; WAYS.len()] = Default::default();
+    for round in 0..=settings.rounds {
+        for (way, into) in WAYS.into_iter().zip(&mut rounds) {
+            let measured = postern.measure_way(way, transport, requests, settings.length).await;
+            if round > 0 {
+                into.push(measured);
+            }
+        }
+    }
+    let measured = rounds.map(median);
+    let check = (measured[0].rate, measured[0].cpu);
+    let asked = |(way, measured)| Asked { transport, way, measured, check };
+    WAYS.into_iter().zip(measured).map(asked).collect()
+}
+
+/// What a caller sends over and over, and what makes an answer one.
+trait Ask: Clone + Send + Sync + 'static {
+    fn send(self, client: &mut AuthorizationServiceClient<Channel>) -> impl Future<Output = ()> + Send;
+}
+
+impl Ask for v1::CheckRequest {
+    async fn send(self, client: &mut AuthorizationServiceClient<Channel>) {
+        let answer = client.check(self).await.expect("an answer").into_inner();
+        assert_ne!(answer.result.expect("a result").decision, 0);
+    }
+}
+
+impl Ask for v1::BatchCheckRequest {
+    async fn send(self, client: &mut AuthorizationServiceClient<Channel>) {
+        let answer = client.batch_check(self).await.expect("an answer").into_inner();
+        assert_eq!(answer.results.len(), BATCH);
+        for result in answer.results {
+            let decided = matches!(
+                result.outcome, Some(v1::batch_check_item_result::Outcome::Result(result)) if result.decision != 0
+            );
+            assert!(decided);
+        }
+    }
+}
+
+/// All for the first one's subject.
+fn batch(requests: &[v1::CheckRequest]) -> v1::BatchCheckRequest {
+    let items = requests.iter().map(|request| v1::BatchCheckItem {
+        action: request.action.clone(),
+        resource: request.resource.clone(),
+        ..Default::default()
+    });
+    v1::BatchCheckRequest {
+        subject: requests[0].subject.clone(),
+        items: items.collect(),
+        ..Default::default()
+    }
 }
 
 fn wire(question: &tenant::Question) -> v1::CheckRequest {
@@ -365,10 +498,11 @@ impl Process {
         }
     }
 
-    async fn measure(
+    async fn measure<R: Ask>(
         &self,
         transport: &str,
-        requests: &Arc<[v1::CheckRequest]>,
+        requests: &Arc<[R]>,
+        in_flight: usize,
         length: Duration,
     ) -> Measured {
         let mut clients = Vec::new();
@@ -378,7 +512,7 @@ impl Process {
         let (started, cpu_before) = (Instant::now(), self.cpu());
         let deadline = started + length;
         let mut callers = tokio::task::JoinSet::new();
-        for caller in 0..CONNECTIONS * IN_FLIGHT {
+        for caller in 0..CONNECTIONS * in_flight {
             let (mut client, requests) = (clients[caller % CONNECTIONS].clone(), Arc::clone(requests));
             callers.spawn(async move {
                 let mut latencies = Vec::with_capacity(1 << 14);
@@ -387,9 +521,8 @@ impl Process {
                     let request = requests[next % requests.len()].clone();
                     next += 1;
                     let sent = Instant::now();
-                    let answer = client.check(request).await.expect("an answer").into_inner();
+                    request.send(&mut client).await;
                     latencies.push(sent.elapsed().as_nanos() as u64);
-                    assert_ne!(answer.result.expect("a result").decision, 0);
                 }
                 latencies
             });
@@ -564,95 +697,8 @@ fn free_address() -> String {
 
 // === the baseline ===
 
-struct Constant(v1::CheckResponse);
-
-#[tonic::async_trait]
-impl AuthorizationService for Constant {
-    async fn check(&self, _: Request<v1::CheckRequest>) -> Result<Response<v1::CheckResponse>, Status> {
-        Ok(Response::new(self.0.clone()))
-    }
-
-    async fn batch_check(
-        &self,
-        _: Request<v1::BatchCheckRequest>,
-    ) -> Result<Response<v1::BatchCheckResponse>, Status> {
-        Err(Status::unimplemented("the baseline answers Check"))
-    }
-
-    async fn explain(&self, _: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
-        Err(Status::unimplemented("the baseline answers Check"))
-    }
-
-    async fn list_permissions(
-        &self,
-        _: Request<v1::ListPermissionsRequest>,
-    ) -> Result<Response<v1::ListPermissionsResponse>, Status> {
-        Err(Status::unimplemented("the baseline answers Check"))
-    }
-
-    async fn list_principals(
-        &self,
-        _: Request<v1::ListPrincipalsRequest>,
-    ) -> Result<Response<v1::ListPrincipalsResponse>, Status> {
-        Err(Status::unimplemented("the baseline answers Check"))
-    }
-
-    async fn get_policy_status(
-        &self,
-        _: Request<v1::GetPolicyStatusRequest>,
-    ) -> Result<Response<v1::GetPolicyStatusResponse>, Status> {
-        Err(Status::unimplemented("the baseline answers Check"))
-    }
-
-    type CheckStreamStream = tokio_stream::Empty<Result<v1::CheckStreamResponse, Status>>;
-
-    async fn check_stream(
-        &self,
-        _: Request<tonic::Streaming<v1::CheckStreamRequest>>,
-    ) -> Result<Response<Self::CheckStreamStream>, Status> {
-        Err(Status::unimplemented("the baseline answers Check"))
-    }
-
-    type WatchPolicyStream = tokio_stream::Empty<Result<v1::WatchPolicyResponse, Status>>;
-
-    async fn watch_policy(
-        &self,
-        _: Request<v1::WatchPolicyRequest>,
-    ) -> Result<Response<Self::WatchPolicyStream>, Status> {
-        Err(Status::unimplemented("the baseline answers Check"))
-    }
-}
-
 async fn constant_responder(socket: &Path, address: &str) {
-    let service = || {
-        let subscription = "/subscriptions/11111111-1111-4111-8111-111111111111/resourceGroups/rg-0017";
-        let authorization = "providers/Microsoft.Authorization";
-        AuthorizationServiceServer::new(Constant(v1::CheckResponse {
-            result: Some(v1::CheckResult {
-                decision: v1::Decision::Allowed.into(),
-                reason_code: v1::ReasonCode::RoleAssignment.into(),
-                reason: format!(
-                    "role \"Reader\", assigned to the subject at {subscription}, grants control-plane action \
-                     Microsoft.Storage/storageAccounts/read"
-                ),
-                role_assignment_id: format!(
-                    "{subscription}/{authorization}/roleAssignments/22222222-2222-4222-8222-222222222222"
-                ),
-                role_definition_id: format!(
-                    "/{authorization}/roleDefinitions/acdd72a7-3385-48ef-bd42-f606fba81ae7"
-                ),
-                ..Default::default()
-            }),
-            policy: Some(v1::PolicyIdentity {
-                serial: 0,
-                digest: format!("sha256:{}", "0".repeat(64)),
-                generation: 1,
-                freshness: v1::PolicyFreshness::Fresh.into(),
-                age_seconds: 0,
-            }),
-            request_id: String::new(),
-        }))
-    };
+    let service = || Constant::new().service();
     let uds = UnixListenerStream::new(tokio::net::UnixListener::bind(socket).unwrap());
     let tcp = TcpIncoming::bind(address.parse().unwrap()).unwrap().with_nodelay(Some(true));
     let over_uds = tokio::spawn(Server::builder().add_service(service()).serve_with_incoming(uds));

@@ -9,7 +9,6 @@ use smallvec::SmallVec;
 
 use crate::authorizer::{Answer, Authorizer};
 use crate::model::{AgentContext, CheckRequest, Decision, Freshness, Undecided};
-use crate::policy::Prepared;
 use crate::snapshot::{ActiveSnapshot, Snapshot};
 
 use super::queue::Recorder;
@@ -138,25 +137,11 @@ impl<'r> Notes<'r> {
         self.snapshot = active.keep();
     }
 
-    /// Decides, and notes when.
-    pub fn decide(
-        &mut self,
-        authorizer: &Authorizer,
-        snapshot: &Snapshot,
-        request: &CheckRequest<'_>,
-        context: Option<&AgentContext<'_>>,
-        subject: Option<&Prepared>,
-    ) -> Result<Answer, Undecided> {
-        self.at = authorizer.now();
-        let outcome = authorizer.check_prepared(snapshot, request, context, self.at, subject);
-        self.freshness = snapshot.freshness(self.at);
-        outcome
-    }
-
-    /// Notes how long that took.
-    pub fn took(&mut self, took: Duration) -> Duration {
+    /// Notes when something was decided under a policy, and how long that took.
+    pub fn took(&mut self, snapshot: &Snapshot, at: Timestamp, took: Duration) {
+        self.at = at;
+        self.freshness = snapshot.freshness(at);
         self.nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        took
     }
 
     /// Notes what was decided last.

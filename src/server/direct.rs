@@ -12,12 +12,12 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http_body::Frame;
 use hyper::service::Service;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{Body as HttpBody, BoxFuture, Service as TowerService, StdError};
 use tonic::metadata::MetadataMap;
-use tonic::Status;
 
 use super::grpc::AuthorizationApi;
 
@@ -134,8 +134,9 @@ fn compression(headers: &HeaderMap) -> Result<(), Response<Reply>> {
         return Ok(());
     };
     let encoding = String::from_utf8_lossy(encoding.as_bytes());
-    let status =
-        Status::unimplemented(format!("messages that are compressed with `{encoding}` are not read; send them as they are"));
+    let status = Status::unimplemented(format!(
+        "messages that are compressed with `{encoding}` are not read; send them as they are"
+    ));
     let mut refused = Reply::status(status);
     refused.headers_mut().insert(ACCEPT_ENCODING, IDENTITY);
     Err(refused)
@@ -188,8 +189,14 @@ impl Pieces {
         {
             let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
             if flag != 0 {
-                let what = if flag == 1 { "compressed, and no `grpc-encoding` says how" } else { "no message of gRPC" };
-                return Err(Status::internal(format!("the first byte of the message is {flag}: it is {what}")));
+                let what = if flag == 1 {
+                    "compressed, and no `grpc-encoding` says how"
+                } else {
+                    "no message of gRPC"
+                };
+                return Err(Status::internal(format!(
+                    "the first byte of the message is {flag}: it is {what}"
+                )));
             }
             if length > limit {
                 return Err(Status::out_of_range(format!(

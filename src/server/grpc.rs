@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use prost::Message;
 use tokio::sync::Semaphore;
 use tonic::metadata::MetadataMap;
@@ -77,6 +78,13 @@ struct Queries {
     running: Arc<Semaphore>,
     metrics: Metrics,
     transport: Transport,
+}
+
+/// What was decided, if it could be.
+pub(super) struct Timed {
+    pub(super) outcome: Result<Answer, Undecided>,
+    pub(super) took: Duration,
+    ended: Instant,
 }
 
 /// Those that wait; more are refused, since they would only wait.
@@ -163,8 +171,10 @@ impl AuthorizationApi {
         }
         let outcome = match active.get() {
             Some(snapshot) => {
-                let decided = self.decide(snapshot, &asked, None, notes.as_deref_mut());
-                decided.map(|(answer, took)| (snapshot, answer, took))
+                let at = self.authorizer.now();
+                let Timed { outcome, took, .. } =
+                    self.decide(snapshot, &asked, None, at, notes.as_deref_mut());
+                outcome.map(|answer| (snapshot, answer, took))
             }
             None => {
                 if let Some(notes) = notes.take() {
@@ -217,7 +227,7 @@ impl AuthorizationApi {
             }
             error.into_status()
         })?;
-        // One snapshot for all items: they must not disagree about the policy.
+        // One snapshot and one moment for all items: they must not disagree about the policy.
         let active = self.authorizer.snapshot();
         let call = call.filter(|call| call.may_be_told());
         let Some(snapshot) = active.get() else {
@@ -234,6 +244,7 @@ impl AuthorizationApi {
             notes.under(&active);
         }
         self.counters.batch_items.inc_by(u64::try_from(items.len()).unwrap_or(u64::MAX));
+        let at = self.authorizer.now();
         let mut told = Vec::with_capacity(if call.is_some() { items.len() } else { 0 });
         let mut began = Instant::now();
         let mut response = Vec::with_capacity(items.len().saturating_add(1).saturating_mul(USUAL_LENGTH));
@@ -245,36 +256,30 @@ impl AuthorizationApi {
         for (index, item) in items.iter().enumerate() {
             let view = item.view();
             let prepared = shared.as_ref().filter(|_| view.subject.is_none());
-            let kept = match batch.item(index, view) {
+            let (kept, ended) = match batch.item(index, view) {
                 Ok(asked) => {
-                    let decided = self.decide(snapshot, &asked, prepared, notes.as_deref_mut());
-                    let decided = decided.map(|(answer, _)| answer);
+                    let Timed { outcome: decided, ended, .. } =
+                        self.decide(snapshot, &asked, prepared, at, notes.as_deref_mut());
                     put_message(&mut response, 1, |out| match &decided {
                         Ok(answer) => put_message(out, 1, |out| writer.result(out, &asked, answer)),
                         Err(undecided) => {
                             put_bytes(out, 2, &convert::undecided_item(undecided).encode_to_vec());
                         }
                     });
-                    if call.is_some() {
-                        if let Some(notes) = notes.as_deref_mut() {
-                            notes.decided(Some(index), decided.clone());
-                        }
-                        Some((asked, decided))
-                    } else {
-                        if let Some(notes) = notes.as_deref_mut() {
-                            notes.decided(Some(index), decided);
-                        }
-                        None
+                    let told = call.map(|_| (asked, decided.clone()));
+                    if let Some(notes) = notes.as_deref_mut() {
+                        notes.decided(Some(index), decided);
                     }
+                    (told, ended)
                 }
                 Err(violations) => {
                     self.counters.invalid.inc();
                     let error = violations.into_item().encode_to_vec();
                     put_message(&mut response, 1, |out| put_bytes(out, 2, &error));
-                    None
+                    (None, Instant::now())
                 }
             };
-            let ended = Instant::now();
+            // From one decision to the next, since each look at the clock is a good part of a decision.
             let took = ended.saturating_duration_since(began);
             self.counters.batch_item.observe(took);
             if call.is_some() {
@@ -291,36 +296,34 @@ impl AuthorizationApi {
         Ok(response)
     }
 
-    /// Decides one question, and counts it. A subject that is given is that of the question, prepared.
+    /// Decides one question at a moment, and counts it. A subject that is given is that of the question, prepared.
     pub(super) fn decide(
         &self,
         snapshot: &Snapshot,
         asked: &Asked<'_>,
         subject: Option<&Prepared>,
+        at: Timestamp,
         notes: Option<&mut Notes<'_>>,
-    ) -> Result<(Answer, Duration), Undecided> {
-        let (request, agent) = (&asked.request, asked.agent.as_ref());
+    ) -> Timed {
         let began = Instant::now();
-        let (outcome, took) = match notes {
-            None => {
-                let now = self.authorizer.now();
-                (self.authorizer.check_prepared(snapshot, request, agent, now, subject), began.elapsed())
-            }
-            Some(notes) => {
-                let outcome = notes.decide(&self.authorizer, snapshot, request, agent, subject);
-                (outcome, notes.took(began.elapsed()))
-            }
-        };
-        match outcome {
+        let outcome =
+            self.authorizer.check_prepared(snapshot, &asked.request, asked.agent.as_ref(), at, subject);
+        let ended = Instant::now();
+        let took = ended.saturating_duration_since(began);
+        if let Some(notes) = notes {
+            notes.took(snapshot, at, took);
+        }
+        let outcome = match outcome {
             Ok(answer) => {
                 self.counters.count(asked.request.plane, &answer, took);
-                Ok((answer, took))
+                Ok(answer)
             }
             Err(undecided) => {
                 log_damage(snapshot, &undecided);
                 Err(self.counters.count_undecided(asked.request.plane, undecided))
             }
-        }
+        };
+        Timed { outcome, took, ended }
     }
 }
 

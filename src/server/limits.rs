@@ -16,8 +16,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http_body::{Frame, SizeHint};
-use tokio::time::Sleep;
 use hyper::service::Service;
+use tokio::time::Sleep;
 use tonic::codegen::http::{HeaderMap, Request, Response};
 use tonic::codegen::{Body as HttpBody, Bytes, Future, StdError};
 use tonic::{Code, Status};
@@ -330,7 +330,9 @@ where
         }
         this.door.late.inc();
         let why = match this.deadline {
-            Some(deadline) if Instant::now() >= deadline => "the deadline passed before there was an answer".to_owned(),
+            Some(deadline) if Instant::now() >= deadline => {
+                "the deadline passed before there was an answer".to_owned()
+            }
             _ => format!("there is no answer after {LONGEST:?}"),
         };
         Poll::Ready(Ok(Reply::status(Status::deadline_exceeded(why))))

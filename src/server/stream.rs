@@ -38,7 +38,7 @@ use crate::record::{Notes, Recorder, TraceIds};
 use crate::snapshot::{ActiveSnapshot, Snapshot};
 
 use super::convert::{self, BatchError, ERROR_DOMAIN, StreamContext, Violations};
-use super::grpc::AuthorizationApi;
+use super::grpc::{AuthorizationApi, Timed};
 use super::limits::Place;
 use super::record::{StreamCall, trace_ids};
 use super::trace::{Decided, Item, Method};
@@ -392,6 +392,7 @@ impl Decider {
             (Some(snapshot), Ok(context)) if message.is_not_alone() => shared.subject(snapshot, context),
             _ => None,
         };
+        let at = api.authorizer.now();
         for (index, question) in wire.questions.iter().enumerate() {
             let asked = context.as_ref().map_err(Violations::clone);
             let asked = match asked.and_then(|context| context.question(question)) {
@@ -410,8 +411,9 @@ impl Decider {
             };
             let decided = match active.get() {
                 Some(snapshot) => {
-                    let decided = api.decide(snapshot, &asked, subject.as_deref(), notes.as_deref_mut());
-                    decided.map(|(answer, took)| (snapshot, answer, took))
+                    let Timed { outcome, took, .. } =
+                        api.decide(snapshot, &asked, subject.as_deref(), at, notes.as_deref_mut());
+                    outcome.map(|answer| (snapshot, answer, took))
                 }
                 None => Err(api.counters.count_undecided(asked.request.plane, Undecided::NoPolicy)),
             };
