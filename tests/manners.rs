@@ -502,19 +502,33 @@ async fn one_request_too_many_is_told_so_and_health_is_answered() {
     process.ready().await;
     let channel = connect_tcp(process.tcp).await;
     // A call whose message never comes holds the one place there is.
-    let mut grpc = tonic::client::Grpc::new(channel.clone());
-    grpc.ready().await.unwrap();
-    let (held, message) = tokio::sync::mpsc::channel::<v1::CheckRequest>(1);
-    let path = "/postern.v1.AuthorizationService/Check".parse().unwrap();
-    let codec = tonic_prost::ProstCodec::<v1::CheckRequest, v1::CheckResponse>::default();
-    let asked = tonic::Request::new(tokio_stream::wrappers::ReceiverStream::new(message));
-    let waiting = tokio::spawn(async move { grpc.client_streaming(asked, path, codec).await });
+    let hold = || {
+        let (held, message) = tokio::sync::mpsc::channel::<v1::CheckRequest>(1);
+        let mut grpc = tonic::client::Grpc::new(channel.clone());
+        let waiting = tokio::spawn(async move {
+            grpc.ready().await.unwrap();
+            let path = "/postern.v1.AuthorizationService/Check".parse().unwrap();
+            let codec = tonic_prost::ProstCodec::<v1::CheckRequest, v1::CheckResponse>::default();
+            let asked = tonic::Request::new(tokio_stream::wrappers::ReceiverStream::new(message));
+            grpc.client_streaming(asked, path, codec).await
+        });
+        (held, waiting)
+    };
+    let mut holder = hold();
 
     // Of both listeners together.
     let other = connect_uds(&socket.path).await;
     let client = AuthorizationServiceClient::new(other.clone());
     let asked = request(ALICE, READ, &vault("app"));
-    eventually("a refusal", async || client.clone().check(asked.clone()).await.is_err()).await;
+    eventually("a refusal", async || {
+        // It may have come while one of these calls held the place.
+        if holder.1.is_finished() {
+            holder = hold();
+        }
+        client.clone().check(asked.clone()).await.is_err() && !holder.1.is_finished()
+    })
+    .await;
+    let (held, waiting) = holder;
     let refusal = client.clone().check(asked.clone()).await.unwrap_err();
     assert_eq!(refusal.code(), Code::ResourceExhausted, "{refusal:?}");
     let info = refusal.get_details_error_info().unwrap();
@@ -530,37 +544,90 @@ async fn one_request_too_many_is_told_so_and_health_is_answered() {
     eventually("the place", async || client.clone().check(asked.clone()).await.is_ok()).await;
 }
 
+/// Frames of our own: the client of tonic sends only what is right.
+struct Frames {
+    client: h2::client::SendRequest<bytes::Bytes>,
+    address: SocketAddr,
+}
+
+/// A call that is open on both sides.
+struct OpenCall {
+    answer: h2::client::ResponseFuture,
+    message: h2::SendStream<bytes::Bytes>,
+}
+
+impl Frames {
+    async fn connect(address: SocketAddr) -> Self {
+        let connection = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (client, connection) = h2::client::handshake(connection).await.unwrap();
+        tokio::spawn(connection);
+        Self { client, address }
+    }
+
+    async fn call(&self, path: &str, headers: &[(&str, &str)]) -> OpenCall {
+        let mut call = tonic::codegen::http::Request::post(format!("http://{}{path}", self.address))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        for (name, value) in headers {
+            call = call.header(*name, *value);
+        }
+        let mut client = self.client.clone().ready().await.unwrap();
+        let (answer, message) = client.send_request(call.body(()).unwrap(), false).unwrap();
+        OpenCall { answer, message }
+    }
+
+    async fn check(&self, headers: &[(&str, &str)]) -> OpenCall {
+        self.call("/postern.v1.AuthorizationService/Check", headers).await
+    }
+}
+
+impl OpenCall {
+    /// More of the message; with the last piece this side is done. A call that is answered already takes no more.
+    fn send(&mut self, piece: &[u8], last: bool) {
+        let _answered = self.message.send_data(bytes::Bytes::copy_from_slice(piece), last);
+    }
+
+    /// The status, and whether a message stood before it.
+    async fn status(self) -> (String, bool) {
+        let (head, mut body) = self.answer.await.unwrap().into_parts();
+        let status = |headers: &tonic::codegen::http::HeaderMap| {
+            headers.get("grpc-status").map(|status| status.to_str().unwrap().to_owned())
+        };
+        if let Some(status) = status(&head.headers) {
+            return (status, false);
+        }
+        let mut message = Vec::new();
+        while let Some(data) = body.data().await {
+            message.extend_from_slice(&data.unwrap());
+        }
+        let status = status(&body.trailers().await.unwrap().unwrap()).unwrap();
+        assert_eq!(message[0], 0, "as it is");
+        let length = u32::from_be_bytes(message[1..5].try_into().unwrap());
+        assert_eq!(usize::try_from(length).unwrap(), message.len() - 5);
+        v1::CheckResponse::decode(&message[5..]).unwrap();
+        (status, true)
+    }
+}
+
+/// As it goes over the wire.
+fn framed(request: &v1::CheckRequest) -> Vec<u8> {
+    let message = request.encode_to_vec();
+    [&[0], &u32::try_from(message.len()).unwrap().to_be_bytes()[..], &message].concat()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_decides_for_a_caller_that_has_gone() {
     let policy = policy();
     let process = Process::start(policy.path(), &[], &[]);
     process.ready().await;
-    // The client of tonic would end such a call by itself, so these are frames of our own.
-    let connection = tokio::net::TcpStream::connect(process.tcp).await.unwrap();
-    let (client, connection) = h2::client::handshake(connection).await.unwrap();
-    tokio::spawn(connection);
-    let message = request(ALICE, READ, &vault("app")).encode_to_vec();
-    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-    let frame = bytes::Bytes::from([&[0], &length[..], &message].concat());
+    let frames = Frames::connect(process.tcp).await;
     let ask = async |timeout: &str| {
-        let asked = tonic::codegen::http::Request::post(format!(
-            "http://{}/postern.v1.AuthorizationService/Check",
-            process.tcp
-        ))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .header("grpc-timeout", timeout)
-        .body(())
-        .unwrap();
-        let mut client = client.clone().ready().await.unwrap();
-        let (answer, mut stream) = client.send_request(asked, false).unwrap();
-        stream.send_data(frame.clone(), true).unwrap();
-        let answer = answer.await.unwrap();
-        // An answer has its status behind the message, a refusal instead of it.
-        answer.headers().get("grpc-status").map(|status| status.to_str().unwrap().to_owned())
+        let mut call = frames.check(&[("grpc-timeout", timeout)]).await;
+        call.send(&framed(&request(ALICE, READ, &vault("app"))), true);
+        call.status().await
     };
-    assert_eq!(ask("20S").await, None);
-    assert_eq!(ask("0n").await.as_deref(), Some("4"), "DEADLINE_EXCEEDED");
+    assert_eq!(ask("20S").await, ("0".to_owned(), true));
+    assert_eq!(ask("0n").await, ("4".to_owned(), false), "DEADLINE_EXCEEDED");
     let (_, metrics) = http(process.admin, "/metrics").await;
     let decisions: u64 = metrics
         .lines()
@@ -572,6 +639,63 @@ async fn nobody_decides_for_a_caller_that_has_gone() {
         number(&process, "postern_requests_shed_total{reason=\"deadline\",transport=\"tcp\"}").await == 1
     })
     .await;
+    // One that never sends its message is told when its time is up.
+    assert_eq!(frames.check(&[("grpc-timeout", "50m")]).await.status().await, ("4".to_owned(), false));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_comes_in_pieces_holds_up_no_other() {
+    let policy = policy();
+    let process = Process::start(policy.path(), &[], &[]);
+    process.ready().await;
+    let frames = Frames::connect(process.tcp).await;
+    let message = framed(&request(ALICE, READ, &vault("app")));
+    let answered = ("0".to_owned(), true);
+    let mut slow = frames.check(&[]).await;
+    for piece in message.chunks(7) {
+        slow.send(piece, false);
+        let mut quick = frames.check(&[("grpc-encoding", "identity")]).await;
+        quick.send(&message, true);
+        assert_eq!(quick.status().await, answered);
+    }
+    // The end of the message is told by itself.
+    slow.send(&[], true);
+    assert_eq!(slow.status().await, answered);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_call_is_refused() {
+    let policy = policy();
+    let process = Process::start(policy.path(), &[], &[]);
+    process.ready().await;
+    let frames = Frames::connect(process.tcp).await;
+    let message = framed(&request(ALICE, READ, &vault("app")));
+    let refused = async |mut call: OpenCall, bytes: &[u8]| {
+        call.send(bytes, true);
+        let (status, with_message) = call.status().await;
+        assert!(!with_message);
+        status
+    };
+    let check = async || frames.check(&[]).await;
+    assert_eq!(refused(check().await, &[]).await, "13", "no message");
+    assert_eq!(refused(check().await, &message[..9]).await, "13", "half a message");
+    assert_eq!(refused(check().await, &[&message[..], &message].concat()).await, "13", "two messages");
+    assert_eq!(
+        refused(check().await, &[&[1], &message[1..]].concat()).await,
+        "13",
+        "compressed, who knows how"
+    );
+    let garbage = [0, 0, 0, 0, 3, 0xff, 0xff, 0xff];
+    assert_eq!(refused(check().await, &garbage).await, "13", "no CheckRequest");
+    let unknown = async |path: &str| refused(frames.call(path, &[]).await, &message).await;
+    assert_eq!(unknown("/postern.v1.AuthorizationService/Chec").await, "12", "no method");
+    assert_eq!(unknown("/postern.v1.Authorization/Check").await, "12", "no service");
+    assert_eq!(unknown("/").await, "12");
+    let mut compressed = frames.check(&[("grpc-encoding", "gzip")]).await;
+    compressed.send(&message, true);
+    let (head, _) = compressed.answer.await.unwrap().into_parts();
+    let header = |name: &str| head.headers[name].to_str().unwrap().to_owned();
+    assert_eq!((header("grpc-status"), header("grpc-accept-encoding")), ("12".into(), "identity".into()));
 }
 
 // === on which machine ===

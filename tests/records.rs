@@ -39,11 +39,11 @@ use postern::proto::v1;
 use postern::proto::v1::authorization_service_client::AuthorizationServiceClient;
 use postern::readiness::Readiness;
 use postern::record::{RecordSettings, Records};
-use postern::server::Transport;
 use postern::server::grpc::{self, AuthorizationApi, GrpcSettings};
 use postern::server::health::Health;
 use postern::server::limits::RequestLimit;
 use postern::server::status::PolicyFeed;
+use postern::server::{Transport, connections};
 use postern::snapshot::{PolicyWriter, cell};
 use postern::source::activate::Activator;
 use postern::telemetry::names;
@@ -157,16 +157,16 @@ impl Point {
         let grpc_settings =
             GrpcSettings { max_batch_items: 100, max_request_bytes: 1 << 20, reflection: false };
         let (_activated, activations) = watch::channel(0);
-        let feed = PolicyFeed { readiness: Readiness::new(), activations, drain: Drain::new() };
+        let drain = Drain::new();
+        let feed = PolicyFeed { readiness: Readiness::new(), activations, drain: drain.clone() };
         let authorizer = Authorizer::new(reader, cache, clock.clone());
         let api = AuthorizationApi::new(authorizer, grpc_settings, Transport::Tcp, &metrics, feed, None)
             .with_records(records.as_ref().map(Records::recorder));
-        let router =
-            grpc::router(api, &Health::new().await, grpc_settings, RequestLimit::new(usize::MAX, usize::MAX))
-                .unwrap();
+        let limit = RequestLimit::new(usize::MAX, usize::MAX);
+        let services = grpc::services(api, &Health::new().await, grpc_settings, limit).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
+        tokio::spawn(connections::serve(TcpListenerStream::new(listener), services, drain));
         let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
         Self { client: AuthorizationServiceClient::new(channel), writer, clock, metrics, records }
     }

@@ -78,11 +78,10 @@ impl<S> Direct<S> {
         let (api, limit) = (Arc::clone(&self.api), self.max_request_bytes);
         Box::pin(async move {
             let (parts, body) = request.into_parts();
-            let message = match compression(&parts.headers) {
-                Ok(()) => read(body, limit).await,
-                Err(refused) => return Ok(refused),
-            };
-            let answer = match message {
+            if let Some(encoding) = compression(&parts.headers) {
+                return Ok(Reply::not_compressed(encoding));
+            }
+            let answer = match read(body, limit).await {
                 Ok(message) => {
                     let metadata = MetadataMap::from_headers(parts.headers);
                     match method {
@@ -128,18 +127,9 @@ where
     }
 }
 
-/// Whether the message comes as it is; else the refusal, which says what is taken.
-fn compression(headers: &HeaderMap) -> Result<(), Response<Reply>> {
-    let Some(encoding) = headers.get(&ENCODING).filter(|encoding| *encoding != IDENTITY) else {
-        return Ok(());
-    };
-    let encoding = String::from_utf8_lossy(encoding.as_bytes());
-    let status = Status::unimplemented(format!(
-        "messages that are compressed with `{encoding}` are not read; send them as they are"
-    ));
-    let mut refused = Reply::status(status);
-    refused.headers_mut().insert(ACCEPT_ENCODING, IDENTITY);
-    Err(refused)
+/// How the message is compressed, if it is.
+fn compression(headers: &HeaderMap) -> Option<&HeaderValue> {
+    headers.get(&ENCODING).filter(|encoding| *encoding != IDENTITY)
 }
 
 /// The one message of a call. One that came in one piece is not copied.
@@ -252,6 +242,16 @@ impl Reply {
         let mut response = Response::new(Self(Content::Message(message.into())));
         response.headers_mut().insert(CONTENT_TYPE, GRPC);
         response
+    }
+
+    /// The refusal of a compressed message, which says what is taken.
+    fn not_compressed(encoding: &HeaderValue) -> Response<Self> {
+        let encoding = String::from_utf8_lossy(encoding.as_bytes());
+        let mut refusal = Self::status(Status::unimplemented(format!(
+            "messages that are compressed with `{encoding}` are not read; send them as they are"
+        )));
+        refusal.headers_mut().insert(ACCEPT_ENCODING, IDENTITY);
+        refusal
     }
 
     /// Only a status.

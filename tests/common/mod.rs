@@ -152,7 +152,7 @@ pub fn config(arguments: &[&str]) -> Config {
 }
 
 /// Waits for a condition.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !holds().await {
         assert!(start.elapsed() < DEADLINE, "waited in vain for: {what}");

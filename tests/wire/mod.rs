@@ -12,11 +12,11 @@ use postern::proto::v1;
 use postern::proto::v1::attribute_value::Value as Wire;
 use postern::proto::v1::authorization_service_client::AuthorizationServiceClient;
 use postern::readiness::Readiness;
-use postern::server::Transport;
 use postern::server::grpc::{self, AuthorizationApi, GrpcSettings};
 use postern::server::health::Health;
 use postern::server::limits::RequestLimit;
 use postern::server::status::PolicyFeed;
+use postern::server::{Transport, connections};
 use postern::snapshot::{PolicyWriter, cell};
 use serde_json::Value;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -51,7 +51,8 @@ impl Sidecar {
             let settings =
                 GrpcSettings { max_batch_items: 10, max_request_bytes: 1 << 20, reflection: false };
             let (_activated, activations) = tokio::sync::watch::channel(0);
-            let feed = PolicyFeed { readiness: Readiness::new(), activations, drain: Drain::new() };
+            let drain = Drain::new();
+            let feed = PolicyFeed { readiness: Readiness::new(), activations, drain: drain.clone() };
             let api = AuthorizationApi::new(
                 authorizer,
                 settings,
@@ -60,11 +61,10 @@ impl Sidecar {
                 feed,
                 None,
             );
-            let router =
-                grpc::router(api, &Health::new().await, settings, RequestLimit::new(usize::MAX, usize::MAX))
-                    .unwrap();
+            let limit = RequestLimit::new(usize::MAX, usize::MAX);
+            let services = grpc::services(api, &Health::new().await, settings, limit).unwrap();
             let listener = UnixListenerStream::new(tokio::net::UnixListener::bind(&path).unwrap());
-            tokio::spawn(router.serve_with_incoming(listener));
+            tokio::spawn(connections::serve(listener, services, drain));
             let channel = Endpoint::try_from(format!("unix://{}", path.display())).unwrap();
             AuthorizationServiceClient::new(channel.connect().await.unwrap())
         });
