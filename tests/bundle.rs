@@ -150,7 +150,7 @@ fn each_refusal_has_its_name() {
     let mut other = file.clone();
     other[FORMAT_AT] = 9;
     let error = refused(other, Check::Full);
-    assert!(matches!(error, BundleError::OtherFormat { found: 9, wanted: 1 }), "{error}");
+    assert!(matches!(error, BundleError::OtherFormat { found: 9, wanted: 2 }), "{error}");
     let error = refused(file[..file.len() - 1].to_vec(), Check::Full);
     assert!(matches!(error, BundleError::Truncated { expected, found } if expected == found + 1), "{error}");
     let error = refused([&file[..], b"x"].concat(), Check::Full);
@@ -219,7 +219,7 @@ fn manifests_that_lie() {
     let end = start + number(&file, MANIFEST_LENGTH_AT) as usize;
     let manifest: Value = serde_json::from_slice(&file[start..end]).unwrap();
     for (pointer, lie) in [
-        ("/format", json!(2)),
+        ("/format", json!(3)),
         ("/counts/roleAssignments", json!(1)),
         ("/policyDigest", json!("sha256:0")),
         ("/options/strictWildcards", json!(true)),
@@ -407,12 +407,12 @@ fn commands_refuse_what_is_no_sound_bundle() {
     flipped[file.len() / 2] ^= 1;
     fs::write(folder.join("flipped.bundle"), flipped).unwrap();
     let mut newer = file;
-    newer[FORMAT_AT] = 2;
+    newer[FORMAT_AT] = 3;
     fs::write(folder.join("newer.bundle"), newer).unwrap();
     for (name, message) in [
         ("short.bundle", "truncated"),
         ("flipped.bundle", "the content has the digest"),
-        ("newer.bundle", "format 2, and this version reads format 1"),
+        ("newer.bundle", "format 3, and this version reads format 2"),
         ("policy/deny.yaml", "no bundle"),
     ] {
         for command in ["inspect", "verify"] {

@@ -36,8 +36,8 @@ use crate::model::SourceFile;
 use crate::policy::{self, Policy};
 
 /// Which form of the file this is. Another form of compiled policies is another form of the file.
-pub const FORMAT: u32 = 1;
-const _: () = assert!(policy::FORMAT == 2, "policies have a new form: raise the format of bundles too");
+pub const FORMAT: u32 = 2;
+const _: () = assert!(policy::FORMAT == 3, "policies have a new form: raise the format of bundles too");
 
 /// The first bytes of every bundle, of whatever format.
 pub const MAGIC: [u8; 8] = *b"PSTNBNDL";

@@ -44,57 +44,41 @@ impl Guid {
 #[inline]
 fn dashed_guid(text: &[u8; 36]) -> Option<Guid> {
     let (a, rest) = text.split_first_chunk::<8>()?;
-    let (dash_b, rest) = rest.split_first_chunk::<5>()?;
-    let (dash_c, rest) = rest.split_first_chunk::<5>()?;
-    let (dash_d, rest) = rest.split_first_chunk::<5>()?;
-    let (dash_e, rest) = rest.split_first_chunk::<5>()?;
-    let &[b'-', ref b @ ..] = dash_b else { return None };
-    let &[b'-', ref c @ ..] = dash_c else { return None };
-    let &[b'-', ref d @ ..] = dash_d else { return None };
-    let &[b'-', ref e @ ..] = dash_e else { return None };
+    let (&[dash_b, b @ ..], rest) = rest.split_first_chunk::<5>()?;
+    let (&[dash_c, c @ ..], rest) = rest.split_first_chunk::<5>()?;
+    let (&[dash_d, d @ ..], rest) = rest.split_first_chunk::<5>()?;
+    let (&[dash_e, e @ ..], rest) = rest.split_first_chunk::<5>()?;
     let f = rest.first_chunk::<8>()?;
+    if (dash_b ^ b'-') | (dash_c ^ b'-') | (dash_d ^ b'-') | (dash_e ^ b'-') != 0 {
+        return None;
+    }
     guid_of([*a, eight(b, c), eight(d, e), *f])
 }
 
 #[inline]
-fn eight(first: &[u8; 4], second: &[u8; 4]) -> [u8; 8] {
-    (u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*second)) << 32).to_le_bytes()
+fn eight(first: [u8; 4], second: [u8; 4]) -> [u8; 8] {
+    (u64::from(u32::from_le_bytes(first)) | u64::from(u32::from_le_bytes(second)) << 32).to_le_bytes()
 }
 
+/// Every step is for all digits alike and none depends on another, so that the compiler takes sixteen at a time.
 #[inline]
-fn guid_of([a, b, c, d]: [[u8; 8]; 4]) -> Option<Guid> {
-    let ((a, wrong_a), (b, wrong_b)) = (eight_digits(a), eight_digits(b));
-    let ((c, wrong_c), (d, wrong_d)) = (eight_digits(c), eight_digits(d));
-    if (wrong_a | wrong_b | wrong_c | wrong_d) & HIGH != 0 {
+fn guid_of(words: [[u8; 8]; 4]) -> Option<Guid> {
+    let mut nibbles = *words.as_flattened().as_array::<32>()?;
+    let mut wrong = [false; 32];
+    for (digit, wrong) in nibbles.iter_mut().zip(&mut wrong) {
+        let number = digit.wrapping_sub(b'0');
+        let letter = (*digit | 0x20).wrapping_sub(b'a');
+        *wrong = !((number < 10) | (letter < 6));
+        *digit = if number < 10 { number } else { letter.wrapping_add(10) };
+    }
+    if wrong.iter().fold(false, |any, wrong| any | wrong) {
         return None;
     }
-    let (high, low) = (u64::from(a) << 32 | u64::from(b), u64::from(c) << 32 | u64::from(d));
-    Some(Guid(u128::from(high) << 64 | u128::from(low)))
-}
-
-/// One in each byte of a word, and the high bit of each.
-const ONES: u64 = 0x0101_0101_0101_0101;
-const HIGH: u64 = 0x80 * ONES;
-
-/// Eight hexadecimal digits at once, each in a byte of one word; and a word with a high bit set where one is none.
-#[inline]
-const fn eight_digits(digits: [u8; 8]) -> (u32, u64) {
-    let given = u64::from_le_bytes(digits);
-    let folded = given | (0x20 * ONES);
-    // One in each byte that is a letter, if the byte is a digit at all.
-    let letters = (folded >> 6) & ONES;
-    // Distance from `0` or from `a`. A byte below that borrows from the next, but sets its own high bit first.
-    let distance = folded.wrapping_sub((b'0' as u64 * ONES).wrapping_add(letters * (b'a' - b'0') as u64));
-    // More than 9, or more than 5, runs over into the high bit.
-    let beyond = distance.wrapping_add((0x76 * ONES).wrapping_add(letters << 2));
-    let nibbles = distance.wrapping_add(letters * 10);
-    let bytes = (nibbles << 4 | nibbles >> 8) & 0x00FF_00FF_00FF_00FF;
-    let pairs = (bytes | bytes >> 8) & 0x0000_FFFF_0000_FFFF;
-    #[expect(clippy::cast_possible_truncation, reason = "the four bytes are in the lower half now")]
-    let value = ((pairs | pairs >> 16) as u32).swap_bytes();
-    // Folding has made digits of control characters, which have neither of these two bits.
-    let control = !(given << 2 | given << 1);
-    (value, given | distance | beyond | control)
+    let mut bytes = [0_u8; 16];
+    for (byte, [high, low]) in bytes.iter_mut().zip(nibbles.as_chunks::<2>().0) {
+        *byte = high << 4 | low;
+    }
+    Some(Guid(u128::from_be_bytes(bytes)))
 }
 
 impl fmt::Display for Guid {

@@ -23,9 +23,9 @@ pub struct Scope<'a> {
     /// Never empty; `/` alone or without trailing slash; begins with `/`; no empty segment.
     text: &'a str,
     kind: ScopeKind,
-    /// After how many segments the first three prefixes that are scopes themselves end; from there on each segment
-    /// ends one.
-    levels: [u8; 3],
+    /// Where the first three prefixes that are scopes themselves end, where there are fewer the last one again; from
+    /// there on each segment ends one.
+    ends: [u16; 3],
 }
 
 /// What a scope is, and with it whose subscription or management group it lies in.
@@ -76,7 +76,7 @@ pub enum ScopeError {
 
 impl<'a> Scope<'a> {
     /// The tenant root, `/`.
-    pub const ROOT: Scope<'static> = Scope { text: "/", kind: ScopeKind::Root, levels: [0; 3] };
+    pub const ROOT: Scope<'static> = Scope { text: "/", kind: ScopeKind::Root, ends: [0; 3] };
 
     /// Validates and normalises.
     pub fn parse(given: &'a str) -> Result<Self, ScopeError> {
@@ -108,8 +108,8 @@ impl<'a> Scope<'a> {
         if bytes.iter().fold(false, |found, byte| found | byte.is_ascii_control()) {
             return Err(ScopeError::ControlCharacter);
         }
-        let (kind, levels) = kind_of(text)?;
-        Ok(Self { text, kind, levels })
+        let (kind, ends) = kind_of(text)?;
+        Ok(Self { text, kind, ends })
     }
 
     /// The normalised text in the letter case it came in.
@@ -132,20 +132,18 @@ impl<'a> Scope<'a> {
     /// the ends of its subscription, its resource group and its own id. None for the root.
     pub fn level_ends(&self) -> impl Iterator<Item = usize> + use<'a> {
         let bytes = self.text.as_bytes();
-        let [first, second, third] = self.levels.map(usize::from);
-        let mut wanted = [first, second].into_iter().chain(third..);
-        let (mut count, mut end) = (0, if self.kind == ScopeKind::Root { bytes.len() } else { 0 });
+        let mut known = self.ends.map(usize::from).into_iter();
+        let mut last = if self.kind == ScopeKind::Root { bytes.len() } else { 0 };
         std::iter::from_fn(move || {
-            let wanted = wanted.next()?;
-            if end == bytes.len() {
+            if let Some(end) = known.find(|end| *end > last) {
+                last = end;
+            } else if last < bytes.len() {
+                last = last.saturating_add(1);
+                last = last.saturating_add(segment_length(bytes.get(last..).unwrap_or_default()));
+            } else {
                 return None;
             }
-            while count < wanted && end < bytes.len() {
-                end = end.saturating_add(1);
-                end = end.saturating_add(segment_length(bytes.get(end..).unwrap_or_default()));
-                count = count.saturating_add(1);
-            }
-            Some(end)
+            Some(last)
         })
     }
 
@@ -250,11 +248,16 @@ impl<'a> Iterator for Segments<'a> {
     }
 }
 
-/// The grammar of section 1.6 on a text that begins with `/` and has no empty segment; and its levels.
-fn kind_of(text: &str) -> Result<(ScopeKind, [u8; 3]), ScopeError> {
+/// The grammar of section 1.6 on a text that begins with `/` and has no empty segment; and where its first levels end.
+fn kind_of(text: &str) -> Result<(ScopeKind, [u16; 3]), ScopeError> {
     let mut segments = Segments(Some(text.as_bytes()));
     let is =
         |segment: Option<&[u8]>, word: &str| segment.is_some_and(|s| s.eq_ignore_ascii_case(word.as_bytes()));
+    // Where what has been read ends.
+    let end = |segments: &Segments<'_>| {
+        let rest = segments.0.map_or(0, <[u8]>::len);
+        u16::try_from(text.len().saturating_sub(rest)).unwrap_or(u16::MAX)
+    };
 
     match segments.next() {
         first if is(first, "subscriptions") => {
@@ -262,52 +265,60 @@ fn kind_of(text: &str) -> Result<(ScopeKind, [u8; 3]), ScopeError> {
             if id.len() != 36 || std::str::from_utf8(id).ok().and_then(Guid::parse).is_none() {
                 return Err(ScopeError::SubscriptionNotGuid);
             }
+            let subscription = end(&segments);
             match segments.next() {
-                None => Ok((ScopeKind::Subscription, [2, 3, 4])),
+                None => Ok((ScopeKind::Subscription, [subscription; 3])),
                 level if is(level, "resourceGroups") => {
                     segments.next().ok_or(ScopeError::Shape)?;
-                    let levels = [2, 4, 8];
+                    let group = end(&segments);
                     match segments.next() {
-                        None => Ok((ScopeKind::ResourceGroup, levels)),
-                        next => resource(next, segments, levels),
+                        None => Ok((ScopeKind::ResourceGroup, [subscription, group, group])),
+                        next => {
+                            resource(next, &mut segments)?;
+                            Ok((ScopeKind::Resource, [subscription, group, end(&segments)]))
+                        }
                     }
                 }
-                next => resource(next, segments, [2, 6, 7]),
+                next => {
+                    resource(next, &mut segments)?;
+                    let resource = end(&segments);
+                    Ok((ScopeKind::Resource, [subscription, resource, resource]))
+                }
             }
         }
         first if is(first, "providers") => {
             let namespace = segments.next().ok_or(ScopeError::Shape)?;
+            let provider = end(&segments);
             let Some(kind) = segments.next() else {
-                return Ok((ScopeKind::Provider, [2, 3, 4]));
+                return Ok((ScopeKind::Provider, [provider; 3]));
             };
             segments.next().ok_or(ScopeError::Shape)?;
+            let named = end(&segments);
             if namespace.eq_ignore_ascii_case(b"Microsoft.Management")
                 && kind.eq_ignore_ascii_case(b"managementGroups")
             {
-                let levels = [4, 8, 9];
                 return match segments.next() {
-                    None => Ok((ScopeKind::ManagementGroup, levels)),
-                    next => resource(next, segments, levels),
+                    None => Ok((ScopeKind::ManagementGroup, [named; 3])),
+                    next => {
+                        resource(next, &mut segments)?;
+                        let resource = end(&segments);
+                        Ok((ScopeKind::Resource, [named, resource, resource]))
+                    }
                 };
             }
             // `/providers/{namespace}/{type}/{name}` and whatever lies below it.
-            Ok((ScopeKind::Resource, [2, 4, 5]))
+            Ok((ScopeKind::Resource, [provider, named, named]))
         }
         _ => Err(ScopeError::Shape),
     }
 }
 
-/// `providers/{namespace}/{type}/{name}` and then any segments: nested types, extensions, data-plane sub-scopes.
-fn resource<'a>(
-    first: Option<&'a [u8]>,
-    mut rest: Segments<'a>,
-    levels: [u8; 3],
-) -> Result<(ScopeKind, [u8; 3]), ScopeError> {
-    if !first.is_some_and(|word| word.eq_ignore_ascii_case(b"providers")) || rest.by_ref().take(3).count() < 3
-    {
+/// `providers/{namespace}/{type}/{name}`; what follows are any segments: nested types, extensions, data-plane sub-scopes.
+fn resource(first: Option<&[u8]>, rest: &mut Segments<'_>) -> Result<(), ScopeError> {
+    if !first.is_some_and(|word| word.eq_ignore_ascii_case(b"providers")) || rest.take(3).count() < 3 {
         return Err(ScopeError::Shape);
     }
-    Ok((ScopeKind::Resource, levels))
+    Ok(())
 }
 
 #[cfg(test)]

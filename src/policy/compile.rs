@@ -537,7 +537,9 @@ impl<'a> Compiler<'a> {
         let hashes = scopes.by_text.iter().filter_map(|(text, &number)| {
             Scope::parse(text).ok().and_then(|scope| Path::new(scope).hash()).map(|hash| (hash, number))
         });
-        writer.put(Section::ScopeSlots, &slots(hashes.collect()));
+        let (buckets, slots) = self.slots(hashes.collect())?;
+        writer.put(Section::ScopeBuckets, &buckets);
+        writer.put(Section::ScopeSlots, &slots);
         writer.put(Section::Scopes, &scopes.records);
         Some(())
     }
@@ -676,7 +678,7 @@ impl<'a> Compiler<'a> {
             let here = self.number(number)?;
             let packed = match id {
                 PrincipalId::Guid(guid) => {
-                    guid_hashes.push((hash::guid(guid.as_u128()), here));
+                    guid_hashes.push(hash::guid(guid.as_u128()));
                     guid.as_u128()
                 }
                 PrincipalId::Text(text) => {
@@ -696,8 +698,10 @@ impl<'a> Compiler<'a> {
         }
         writer.put(Section::Principals, &records);
         writer.put(Section::MemberOf, &member_of);
-        writer.put(Section::GuidSlots, &slots(guid_hashes));
-        writer.put(Section::TextSlots, &slots(text_hashes));
+        writer.put(Section::GuidBuckets, &self.buckets(&guid_hashes)?);
+        let (buckets, slots) = self.slots(text_hashes)?;
+        writer.put(Section::TextBuckets, &buckets);
+        writer.put(Section::TextSlots, &slots);
         Some(())
     }
 
@@ -845,6 +849,36 @@ impl<'a> Compiler<'a> {
         Some(())
     }
 
+    // --- tables ---
+
+    /// Sorted by hash, equal ones by index, so that equal contents give equal bytes; and their buckets.
+    fn slots(&mut self, mut hashes: Vec<(u64, u32)>) -> Option<(Vec<U32>, Vec<Slot>)> {
+        hashes.sort_unstable();
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the bucket takes the high bits, the tag the low ones"
+        )]
+        let slot = |&(hash, index): &(u64, u32)| Slot { tag: U32::new(hash as u32), index: index.into() };
+        let slots = hashes.iter().map(slot).collect();
+        let hashes: Vec<u64> = hashes.into_iter().map(|(hash, _)| hash).collect();
+        Some((self.buckets(&hashes)?, slots))
+    }
+
+    /// Of sorted hashes, about one to a bucket.
+    fn buckets(&mut self, hashes: &[u64]) -> Option<Vec<U32>> {
+        let count = hashes.len().max(1);
+        let mut buckets = Vec::with_capacity(count.saturating_add(1));
+        for (position, hash) in hashes.iter().enumerate() {
+            let position = self.number(position)?;
+            while buckets.len() <= layout::bucket_of(count, *hash) {
+                buckets.push(U32::new(position));
+            }
+        }
+        let end = self.number(hashes.len())?;
+        buckets.resize(count.saturating_add(1), end.into());
+        Some(buckets)
+    }
+
     // --- small things ---
 
     /// Indices and lengths are 32 bits wide.
@@ -917,7 +951,7 @@ impl<'a> Names<'a> {
     }
 }
 
-/// Everybody who something can depend on, in order: GUIDs first.
+/// Everybody who something can depend on: GUIDs first, by their hash.
 struct Principals<'a> {
     ids: Vec<Id<'a>>,
     guids: usize,
@@ -961,7 +995,12 @@ impl<'a> Principals<'a> {
         }
         named.extend(closures.keys().copied());
 
-        let ids: Vec<Id<'a>> = named.into_iter().collect();
+        let mut ids: Vec<Id<'a>> = named.into_iter().collect();
+        // Texts stay in order behind them.
+        ids.sort_by_cached_key(|id| match id {
+            PrincipalId::Guid(guid) => (false, hash::guid(guid.as_u128()), guid.as_u128()),
+            PrincipalId::Text(_) => (true, 0, 0),
+        });
         let numbers: HashMap<Id<'a>, u32> = ids.iter().copied().zip(0..).collect();
         let member_of = ids
             .iter()
@@ -981,28 +1020,4 @@ impl<'a> Principals<'a> {
     fn get(&self, id: &str) -> Option<u32> {
         self.numbers.get(&PrincipalId::new(id)).copied()
     }
-}
-
-/// An open-addressing table, at most half full. The order of insertion is that of the indices, so that equal
-/// contents give equal bytes.
-fn slots(mut hashes: Vec<(u64, u32)>) -> Vec<Slot> {
-    hashes.sort_unstable_by_key(|&(_, index)| index);
-    let size = hashes.len().saturating_mul(2).next_power_of_two().max(2);
-    let mask = size.wrapping_sub(1);
-    let mut table = vec![Slot { tag: U32::ZERO, index: NONE.into() }; size];
-    for (hash, index) in hashes {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the table takes the low bits, the tag the high ones"
-        )]
-        let (mut position, tag) = (hash as usize & mask, (hash >> 32) as u32);
-        while let Some(slot) = table.get_mut(position) {
-            if slot.index.get() == NONE {
-                *slot = Slot { tag: tag.into(), index: index.into() };
-                break;
-            }
-            position = position.wrapping_add(1) & mask;
-        }
-    }
-    table
 }

@@ -17,7 +17,7 @@
 //! up to [`INLINE_PRINCIPALS`] principals, allocation. An index that leads nowhere ends in "undecided".
 
 use std::cmp::Reverse;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use arrayvec::ArrayVec;
 use jiff::Timestamp;
@@ -32,7 +32,7 @@ use super::layout::{
 use super::{Evaluation, hash};
 use crate::condition::{self, Budget, Context, EvalError, Truth, Verdict};
 use crate::model::{
-    CheckRequest, Decision, DenyHit, Eligibility, Grant, PrincipalId, Scope, Subject, Undecided, Why,
+    CheckRequest, Decision, DenyHit, Eligibility, Grant, Groups, PrincipalId, Scope, Subject, Undecided, Why,
 };
 
 /// Subjects with more principals than this cost one allocation.
@@ -393,20 +393,20 @@ impl<'a> Path<'a> {
     /// The deepest known scope of up to so many levels, and how many levels it has; the root is always known.
     ///
     /// From the shallowest prefix on, each known one continues the one before: its `path_parent` is that scope and
-    /// its `suffix` the text in between. All first slots are read before any is looked at, so that the memory they
+    /// its `suffix` the text in between. All buckets are read before any slot is looked at, so that the memory they
     /// lie in is waited for once.
     #[inline]
     fn deepest(&self, view: &View<'_>, levels: usize) -> Result<(u32, usize), Damaged> {
-        let mut slots = ArrayVec::<Slot, MAX_LEVELS>::new();
+        let mut places = ArrayVec::<Range<usize>, MAX_LEVELS>::new();
         for (_, hash) in self.levels.iter().take(levels) {
-            slots.push(first_slot(view.scope_slots, *hash)?);
+            places.push(layout::bucket(view.scope_buckets, *hash)?);
         }
         let mut deepest = (ROOT, 0);
         let (mut above, mut above_end) = (NONE, 0);
-        for ((&(end, hash), first), count) in self.levels.iter().zip(slots).zip(1..) {
-            let between = self.text.get(above_end..end as usize).ok_or(Damaged)?;
-            let found = probe(view.scope_slots, first, hash, |index| {
+        for ((&(end, hash), place), count) in self.levels.iter().zip(&places).zip(1..) {
+            let found = find(view.scope_slots, place, hash, |index| {
                 let scope = layout::at(view.scopes, index)?;
+                let between = self.text.get(above_end..end as usize).ok_or(Damaged)?;
                 Ok(scope.path_parent.get() == above
                     && scope.suffix.bytes(view.text_bytes)?.eq_ignore_ascii_case(between))
             })?;
@@ -418,38 +418,20 @@ impl<'a> Path<'a> {
     }
 }
 
-/// The slot where linear probing for a hash begins.
+/// What a hash leads to, of the slots at a place; `same` verifies what the tag only suggests.
 #[inline]
-fn first_slot(slots: &[Slot], hash: u64) -> Result<Slot, Damaged> {
-    #[expect(clippy::cast_possible_truncation, reason = "the table takes the low bits")]
-    let start = hash as usize & slots.len().wrapping_sub(1);
-    slots.get(start).copied().ok_or(Damaged)
-}
-
-/// Follows linear probing from its first slot; `same` verifies what the tag only suggests.
-#[inline]
-fn probe(
+fn find(
     slots: &[Slot],
-    first: Slot,
+    place: &Range<usize>,
     hash: u64,
     mut same: impl FnMut(u32) -> Result<bool, Damaged>,
 ) -> Result<Option<u32>, Damaged> {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the table takes the low bits, the tag the high ones"
-    )]
-    let (start, tag) = (hash as usize, (hash >> 32) as u32);
-    let mask = slots.len().wrapping_sub(1);
-    let mut slot = first;
-    for step in 1..=slots.len() {
-        let index = slot.index.get();
-        if index == NONE {
-            return Ok(None);
+    #[expect(clippy::cast_possible_truncation, reason = "the tag is the lower half")]
+    let tag = hash as u32;
+    for slot in slots.get(place.clone()).ok_or(Damaged)? {
+        if slot.tag.get() == tag && same(slot.index.get())? {
+            return Ok(Some(slot.index.get()));
         }
-        if slot.tag.get() == tag && same(index)? {
-            return Ok(Some(index));
-        }
-        slot = slots.get(start.wrapping_add(step) & mask).copied().ok_or(Damaged)?;
     }
     Ok(None)
 }
@@ -457,8 +439,8 @@ fn probe(
 /// The subject, its groups as asserted, and every group that contains one of them (semantics, section 1.5 and
 /// section 10, row 3).
 ///
-/// What is known of a principal lies in three places of memory that nobody has touched for long: its slot, its
-/// record, its assignments. So all slots are read before any record and all records before any assignment: the
+/// What is known of a principal lies in three places of memory that nobody has touched for long: its bucket, its
+/// record, its assignments. So all buckets are read before any record and all records before any assignment: the
 /// processor then waits for many of them at once instead of for each in turn.
 #[inline]
 pub(super) fn find_principals(
@@ -466,32 +448,67 @@ pub(super) fn find_principals(
     subject: &Subject<'_>,
     all: &mut Principals,
 ) -> Result<(), Damaged> {
-    add_one(view, subject.principal, all)?;
-    let mut groups = subject.groups.iter();
-    while groups.len() > 0 {
-        let mut guids = ArrayVec::<(u128, u64), TOGETHER>::new();
-        for group in groups.by_ref().take(TOGETHER) {
-            match PrincipalId::new(group) {
-                PrincipalId::Guid(guid) => guids.push((guid.as_u128(), hash::guid(guid.as_u128()))),
-                text @ PrincipalId::Text(_) => add_one(view, text, all)?,
+    match subject.groups {
+        Groups::Owned(ids) => find_all(view, subject.principal, ids.iter().map(String::as_str), all)?,
+        Groups::Borrowed(ids) => find_all(view, subject.principal, ids.iter().copied(), all)?,
+    }
+    // Groups that contain each other repeat the same groups; a few repetitions cost less than finding them.
+    let asserted = subject.groups.len().saturating_add(1);
+    if all.len() > asserted.saturating_add(64) {
+        all.sort_unstable();
+        all.dedup();
+    }
+    Ok(())
+}
+
+#[inline]
+fn find_all<'a>(
+    view: &View<'_>,
+    principal: PrincipalId<'_>,
+    groups: impl Iterator<Item = &'a str>,
+    all: &mut Principals,
+) -> Result<(), Damaged> {
+    let mut guids = ArrayVec::<u128, TOGETHER>::new();
+    match principal {
+        PrincipalId::Guid(guid) => guids.push(guid.as_u128()),
+        PrincipalId::Text(_) => add_one(view, principal, all)?,
+    }
+    for group in groups {
+        match PrincipalId::new(group) {
+            PrincipalId::Guid(guid) => {
+                guids.push(guid.as_u128());
+                if guids.is_full() {
+                    add_guids(view, &guids, all)?;
+                    guids.clear();
+                }
             }
+            text @ PrincipalId::Text(_) => add_one(view, text, all)?,
         }
-        let mut slots = ArrayVec::<Slot, TOGETHER>::new();
-        for (_, hash) in &guids {
-            slots.push(first_slot(view.guid_slots, *hash)?);
+    }
+    add_guids(view, &guids, all)
+}
+
+/// Adds those that the policy knows, and the groups that contain them.
+#[inline]
+fn add_guids(view: &View<'_>, guids: &[u128], all: &mut Principals) -> Result<(), Damaged> {
+    let mut places = ArrayVec::<Range<usize>, TOGETHER>::new();
+    for guid in guids {
+        places.push(layout::bucket(view.guid_buckets, hash::guid(*guid))?);
+    }
+    let mut memberships = false;
+    let mut found = ArrayVec::<u32, TOGETHER>::new();
+    for (guid, place) in guids.iter().zip(&places) {
+        if let Some((index, principal)) = find_guid(view, *guid, place)? {
+            memberships |= principal.groups.get() != 0;
+            found.push(index);
         }
-        let begin = all.len();
-        for (&(guid, hash), first) in guids.iter().zip(slots) {
-            all.extend(find_guid(view, guid, hash, first)?);
-        }
+    }
+    let begin = all.len();
+    all.extend_from_slice(&found);
+    if memberships {
         for position in begin..all.len() {
             add_groups(view, position, all)?;
         }
-    }
-    // Groups that contain each other repeat the same groups; a few repetitions cost less than finding them.
-    if all.len() > 64 {
-        all.sort_unstable();
-        all.dedup();
     }
     Ok(())
 }
@@ -504,13 +521,14 @@ const TOGETHER: usize = 16;
 pub(super) fn find_one(view: &View<'_>, id: PrincipalId<'_>) -> Result<Option<u32>, Damaged> {
     match id {
         PrincipalId::Guid(guid) => {
-            let hash = hash::guid(guid.as_u128());
-            find_guid(view, guid.as_u128(), hash, first_slot(view.guid_slots, hash)?)
+            let guid = guid.as_u128();
+            let found = find_guid(view, guid, &layout::bucket(view.guid_buckets, hash::guid(guid))?)?;
+            Ok(found.map(|(index, _)| index))
         }
         PrincipalId::Text(text) => {
             let hash = hash::text(text.as_bytes());
-            let first = first_slot(view.text_slots, hash)?;
-            probe(view.text_slots, first, hash, |index| Ok(principal_text(view, index)? == text.as_bytes()))
+            let place = layout::bucket(view.text_buckets, hash)?;
+            find(view.text_slots, &place, hash, |index| Ok(principal_text(view, index)? == text.as_bytes()))
         }
     }
 }
@@ -524,8 +542,16 @@ fn add_one(view: &View<'_>, id: PrincipalId<'_>, all: &mut Principals) -> Result
 }
 
 #[inline]
-fn find_guid(view: &View<'_>, guid: u128, hash: u64, first: Slot) -> Result<Option<u32>, Damaged> {
-    probe(view.guid_slots, first, hash, |index| Ok(layout::at(view.principals, index)?.id.get() == guid))
+fn find_guid<'v>(
+    view: &View<'v>,
+    guid: u128,
+    place: &Range<usize>,
+) -> Result<Option<(u32, &'v layout::Principal)>, Damaged> {
+    let here = view.principals.get(place.clone()).ok_or(Damaged)?;
+    #[expect(clippy::cast_possible_truncation, reason = "buckets count in 32 bits")]
+    let found = (place.start as u32..).zip(here).find(|(_, principal)| principal.id.get() == guid);
+    // What looks like one of them may be the place of a text.
+    Ok(found.filter(|(index, _)| *index < view.guid_principals))
 }
 
 /// Adds the groups that contain the principal at a position.
@@ -667,7 +693,7 @@ fn grants(
             let entries = layout::slice(view.entries, principal.first_entry, principal.entries)?;
             held.extend(Held::new(principal.first_entry.get(), entries));
         }
-        for held in held {
+        for held in &held {
             held.visit(place, |entry, number| search.look(moment, actions, entry, number))?;
         }
     }
@@ -899,16 +925,22 @@ pub(super) struct Held<'a> {
     first: u32,
     entries: &'a [Entry],
     /// Read ahead: where the search begins.
-    last_scope: u32,
+    first_scope: u32,
     middle_scope: u32,
+    last_scope: u32,
 }
+
+/// So few are looked through one by one.
+const FEW: usize = 8;
 
 impl<'a> Held<'a> {
     /// Of a principal that has some.
     #[inline]
     pub(super) fn new(first: u32, entries: &'a [Entry]) -> Option<Self> {
-        let (last, in_the_middle) = (entries.last()?, entries.get(entries.len() / 2)?);
-        Some(Self { first, entries, last_scope: last.scope.get(), middle_scope: in_the_middle.scope.get() })
+        let (one, in_the_middle, last) = (entries.first()?, entries.get(entries.len() / 2)?, entries.last()?);
+        let scope = |entry: &Entry| entry.scope.get();
+        let (first_scope, middle_scope, last_scope) = (scope(one), scope(in_the_middle), scope(last));
+        Some(Self { first, entries, first_scope, middle_scope, last_scope })
     }
 
     /// Visits those that stand at or above the place, with their numbers, from the most specific scope upwards, at one
@@ -919,12 +951,18 @@ impl<'a> Held<'a> {
         place: Place,
         mut look: impl FnMut(&Entry, u32) -> Result<ControlFlow<()>, Damaged>,
     ) -> Result<(), Damaged> {
-        // The last entry whose scope does not lie behind the place in preorder: whatever stands at or above the
-        // place is this one or on its chain of enclosing entries.
+        // What stands at or above the place does not lie behind it in preorder.
+        if self.first_scope > place.scope {
+            return Ok(());
+        }
+        // The last entry whose scope does not lie behind the place: whatever stands at or above the place is this one
+        // or on its chain of enclosing entries.
         let not_behind = |entry: &Entry| entry.scope.get() <= place.scope;
         let middle = self.entries.len() / 2;
         let behind = if self.last_scope <= place.scope {
             self.entries.len()
+        } else if self.entries.len() <= FEW {
+            self.entries.iter().rposition(not_behind).map_or(0, |last| last.saturating_add(1))
         } else if self.middle_scope <= place.scope {
             middle.saturating_add(self.entries.get(middle..).ok_or(Damaged)?.partition_point(not_behind))
         } else {

@@ -25,7 +25,7 @@ pub(super) const MAX_LEVELS: usize = 48;
 
 const MAGIC: [u8; 8] = *b"POSTERN\0";
 /// Which form this is: another number for every other form, so that no bytes are ever read as what they are not.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 const SECTIONS: usize = Section::TextBytes as usize + 1;
 
 /// The sections, in the order they lie in.
@@ -33,9 +33,11 @@ const SECTIONS: usize = Section::TextBytes as usize + 1;
 #[repr(usize)]
 pub(super) enum Section {
     Scopes,
+    ScopeBuckets,
     ScopeSlots,
     Principals,
-    GuidSlots,
+    GuidBuckets,
+    TextBuckets,
     TextSlots,
     MemberOf,
     Entries,
@@ -96,8 +98,8 @@ pub(super) struct Scope {
 /// On a subscription or management group: the documents say what it hangs in, up to a group that hangs in none.
 pub(super) const HIERARCHY_KNOWN: u32 = 1;
 
-/// A slot of an open-addressing table with linear probing: the upper half of the key's hash, and the index it
-/// leads to or [`NONE`].
+/// What a key's hash leads to: the lower half of the hash, and an index. Slots are sorted by hash; where those of a hash
+/// lie is in a section of buckets ([`bucket`]).
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(super) struct Slot {
@@ -105,7 +107,8 @@ pub(super) struct Slot {
     pub index: U32,
 }
 
-/// Who something is assigned to, or who is in a group that something is assigned to. Those with GUIDs first.
+/// Who something is assigned to, or who is in a group that something is assigned to. Those with GUIDs first, sorted by
+/// the hash of the GUID, so that their buckets lead straight to them.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(super) struct Principal {
@@ -333,9 +336,11 @@ pub(super) struct View<'a> {
     pub guid_principals: u32,
     pub uses: u32,
     pub scopes: &'a [Scope],
+    pub scope_buckets: &'a [U32],
     pub scope_slots: &'a [Slot],
     pub principals: &'a [Principal],
-    pub guid_slots: &'a [Slot],
+    pub guid_buckets: &'a [U32],
+    pub text_buckets: &'a [U32],
     pub text_slots: &'a [Slot],
     pub member_of: &'a [U32],
     pub entries: &'a [Entry],
@@ -415,9 +420,11 @@ impl<'a> View<'a> {
             guid_principals: header.guid_principals.get(),
             uses: header.uses.get(),
             scopes: typed(get(Section::Scopes)?)?,
+            scope_buckets: typed(get(Section::ScopeBuckets)?)?,
             scope_slots: typed(get(Section::ScopeSlots)?)?,
             principals: typed(get(Section::Principals)?)?,
-            guid_slots: typed(get(Section::GuidSlots)?)?,
+            guid_buckets: typed(get(Section::GuidBuckets)?)?,
+            text_buckets: typed(get(Section::TextBuckets)?)?,
             text_slots: typed(get(Section::TextSlots)?)?,
             member_of: typed(get(Section::MemberOf)?)?,
             entries: typed(get(Section::Entries)?)?,
@@ -443,8 +450,7 @@ impl<'a> View<'a> {
             text_lists: typed(get(Section::TextLists)?)?,
             text_bytes: get(Section::TextBytes)?,
         };
-        let table = |slots: &[Slot]| slots.len().is_power_of_two();
-        if !(table(view.scope_slots) && table(view.guid_slots) && table(view.text_slots))
+        if [view.scope_buckets, view.guid_buckets, view.text_buckets].iter().any(|buckets| buckets.len() < 2)
             || view.entries.len() != view.entry_names.len()
             || view.eligibles.len() != view.eligible_names.len()
             || view.blocks.len() != view.block_conditions.len()
@@ -501,6 +507,24 @@ impl Writer {
 #[inline]
 fn typed<T: FromBytes + Immutable + KnownLayout>(bytes: &[u8]) -> Result<&[T], Damaged> {
     <[T]>::ref_from_bytes(bytes).map_err(|_| Damaged)
+}
+
+/// Where what a hash leads to lies among what is sorted by hash. `buckets` holds where each bucket begins, and at the
+/// end where the last one ends; the greater the hash, the later the bucket.
+#[inline]
+pub(super) fn bucket(buckets: &[U32], hash: u64) -> Result<std::ops::Range<usize>, Damaged> {
+    let number = bucket_of(buckets.len().wrapping_sub(1), hash);
+    let [start, end] = buckets.get(number..).and_then(<[U32]>::first_chunk::<2>).ok_or(Damaged)?;
+    Ok(start.get() as usize..end.get() as usize)
+}
+
+/// Which of so many buckets a hash falls into.
+#[inline]
+pub(super) fn bucket_of(buckets: usize, hash: u64) -> usize {
+    let scaled = u128::from(hash).wrapping_mul(buckets as u128) >> 64;
+    #[expect(clippy::cast_possible_truncation, reason = "below the number of buckets")]
+    let number = scaled as usize;
+    number
 }
 
 /// The record at an index.

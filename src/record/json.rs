@@ -40,6 +40,20 @@ impl<'o> Json<'o> {
         self.0.push(b':');
     }
 
+    /// A member with a number of so many hexadecimal digits, as a text.
+    pub fn hex_member<const DIGITS: usize>(&mut self, name: &str, number: u128) {
+        const DIGIT: &[u8; 16] = b"0123456789abcdef";
+        let mut digits = [b'0'; DIGITS];
+        for (place, digit) in digits.iter_mut().rev().enumerate() {
+            let nibble = (number >> (4 * place) & 0xf) as usize;
+            *digit = DIGIT.get(nibble).copied().unwrap_or(b'0');
+        }
+        self.key(name);
+        self.0.push(b'"');
+        self.0.extend_from_slice(&digits);
+        self.0.push(b'"');
+    }
+
     /// A text.
     pub fn string(&mut self, text: &str) {
         self.separate();
@@ -163,10 +177,15 @@ mod tests {
         json.close();
         json.close_list();
         json.plain_member("c", "null");
+        json.hex_member::<4>("d", 0x0a9f);
+        json.hex_member::<32>("e", u128::MAX >> 4);
         json.close();
+        let e = format!("0{}", "f".repeat(31));
         assert_eq!(
             String::from_utf8(out).unwrap(),
-            "before\n{\"a\":\"x:{[\\\"\\n\",\"b\":[1,\":\",true,{}],\"c\":null}"
+            format!(
+                "before\n{{\"a\":\"x:{{[\\\"\\n\",\"b\":[1,\":\",true,{{}}],\"c\":null,\"d\":\"0a9f\",\"e\":\"{e}\"}}"
+            )
         );
     }
 

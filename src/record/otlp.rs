@@ -108,7 +108,11 @@ impl Logs {
             _ => (SeverityNumber::Info, "INFO"),
         };
         log.severity(severity, name);
-        log.body(&String::from_utf8_lossy(text.strip_suffix(b"\n").unwrap_or(text)));
+        let text = text.strip_suffix(b"\n").unwrap_or(text);
+        match std::str::from_utf8(text) {
+            Ok(text) => log.body(text),
+            Err(_) => log.body(&String::from_utf8_lossy(text)),
+        }
         if entry.trace.trace != 0 {
             log.trace(entry.trace.trace, entry.trace.span, entry.trace.sampled);
         }

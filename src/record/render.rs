@@ -210,21 +210,21 @@ pub(super) fn render(
         }
     }
     if entry.trace.trace != 0 {
-        json.plain_member(field::TRACE_ID, format_args!("\"{:032x}\"", entry.trace.trace));
-        json.plain_member(field::SPAN_ID, format_args!("\"{:016x}\"", entry.trace.span));
+        json.hex_member::<32>(field::TRACE_ID, entry.trace.trace);
+        json.hex_member::<16>(field::SPAN_ID, u128::from(entry.trace.span));
         json.plain_member(field::SAMPLED, entry.trace.sampled);
     }
     json.member(field::TRANSPORT, entry.transport);
     json.member(field::METHOD, call.method());
     if let (Some(id), Some(items)) = (entry.batch_id, call.batch_items()) {
-        json.plain_member(field::BATCH_ID, format_args!("\"{id:032x}\""));
+        json.hex_member::<32>(field::BATCH_ID, id);
         if let Some(index) = item.index {
             json.plain_member(field::BATCH_INDEX, index);
         }
         json.plain_member(field::BATCH_ITEMS, items);
     }
     if let Some((stream, question)) = question.streamed(item.index.unwrap_or_default()) {
-        json.plain_member(field::STREAM_ID, format_args!("\"{stream:032x}\""));
+        json.hex_member::<32>(field::STREAM_ID, stream);
         json.plain_member(field::QUESTION_ID, question);
     }
     // A batch that could not be decided as a whole was not read further.
