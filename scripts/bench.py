@@ -44,7 +44,7 @@ def say(text):
         print(text, file=sys.stderr, flush=True)
 
 
-def cargo(*arguments, environment=None):
+def cargo(*arguments, environment=None, may_fail=False):
     """What the command prints; its own words only if it fails."""
     done = subprocess.run(
         ["cargo", *arguments],
@@ -54,7 +54,7 @@ def cargo(*arguments, environment=None):
         stderr=None if sys.stderr.isatty() and "--no-run" in arguments else subprocess.PIPE,
         text=True,
     )
-    if done.returncode:
+    if done.returncode and not may_fail:
         print(done.stdout, done.stderr or "", file=sys.stderr)
         sys.exit(f"failed: cargo {' '.join(arguments)}")
     return done.stdout
@@ -151,9 +151,11 @@ def held(requests):
         out = cargo(
             *("test", "--locked", "--release", "--test", "growth", "--", "--nocapture", "--test-threads", "1"),
             environment={"POSTERN_REQUESTS": str(requests)},
+            may_fail=True,
         )
-        found = re.findall(r'\{[^{}]*"growth"[^{}]*\}', out)
-        return [json.loads(line) for line in found]
+        # Each test tells what it found before it judges it.
+        found = re.findall(r'(\{[^{}]*"growth"[^{}]*\}).*?\n(ok|FAILED)\b', out, re.DOTALL)
+        return [json.loads(line) | {"ok": judged == "ok"} for line, judged in found]
 
     command = f"POSTERN_REQUESTS={requests} cargo test --release --test growth -- --nocapture"
     keep("held", command, measure)
@@ -306,13 +308,12 @@ def goals_of_room():
         yield what, millis(row["answeredMillis"]), goal, row["answeredMillis"] < 50
     else:
         yield missing(what, goal)
-    # The test fails, and with it the run, when one of them has grown.
     for name, of in (("library", "live bytes of the library"), ("sidecar", "resident memory of a sidecar")):
         row = next((row for row in result("held") or [] if row["growth"] == name), None)
         what, goal = f"growth over mixed requests, cache on: {of}", "none over 10,000,000"
         if row:
             text = f"{row['bytes'] / 2**20:+.2f} MiB over {row['requests']:,}"
-            yield what, text, goal, row["requests"] >= 9_990_000
+            yield what, text, goal, row["ok"] and row["requests"] >= 9_990_000
         else:
             yield missing(what, goal)
 
