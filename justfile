@@ -32,8 +32,21 @@ fmt:
     cargo fmt
     scripts/buf.sh format -w
 
-# Run the benchmarks; arguments go to cargo bench.
+# Measure every goal in under ten minutes, builds not counted, and say which are reached; `just bench --strict` fails otherwise.
 bench *args:
+    scripts/bench.py short {{ args }}
+
+# Measure what grows with the policy, from 1,000 to 1,000,000 role assignments.
+growth:
+    scripts/bench.py growth
+
+# Put what was measured into docs/performance.md and its pictures.
+figures:
+    scripts/bench.py table --write
+    scripts/bench.py plots
+
+# Run single benchmarks; arguments go to cargo bench.
+cargo-bench *args:
     cargo bench {{ args }}
 
 # Lint the contract and compare it with the one before.

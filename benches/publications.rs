@@ -6,6 +6,7 @@
 //! cargo bench --bench publications -- start --size 1000000
 //! cargo bench --bench publications -- swap --activations 100 --rate 2000
 //! cargo bench --bench publications -- fleet --sidecars 1000 --seconds 30
+//! cargo bench --bench publications -- start --json         figures for programs, one object
 //! ```
 
 #![allow(
@@ -19,12 +20,19 @@
     reason = "a benchmark"
 )]
 
+#[path = "support/messages.rs"]
+mod messages;
+#[allow(dead_code, reason = "shared with other benchmarks")]
+#[path = "support/process.rs"]
+mod process;
+#[allow(dead_code, reason = "shared with other benchmarks")]
+#[path = "support/published.rs"]
+mod published;
 #[allow(dead_code, reason = "shared with other benchmarks")]
 #[path = "support/tenant.rs"]
 mod tenant;
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -39,12 +47,15 @@ use postern::bundle;
 use postern::policy::{CompileOptions, Policy};
 use postern::proto::v1;
 use postern::proto::v1::authorization_service_client::AuthorizationServiceClient;
-use postern::repository::{
-    About, Client, Keys, Lifetimes, Limits, Location, Opening, Options, Poll, Repository, Store,
-};
+use postern::repository::{Client, Limits, Location, Opening, Poll};
+use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
+
+use messages::wire;
+use process::{Memory, mebibytes};
+use published::{Sidecar, World};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -61,24 +72,42 @@ fn main() {
         .collect();
     let wanted = |part: &str| chosen.is_empty() || chosen.contains(&part);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let mut told = serde_json::Map::new();
     runtime.block_on(async {
         if wanted("start") {
-            start(number("--size", 1_000_000)).await;
+            told.insert("start".into(), start(number("--size", 1_000_000)).await);
         }
         if wanted("swap") {
-            swap(number("--size", 100_000), number("--activations", 100), number("--rate", 2_000)).await;
+            let (activations, rate) = (number("--activations", 100), number("--rate", 2_000));
+            told.insert("swap".into(), swap(number("--size", 100_000), activations, rate).await);
         }
         if wanted("fleet") {
-            fleet(number("--sidecars", 1_000), number("--seconds", 30)).await;
+            told.insert("fleet".into(), fleet(number("--sidecars", 1_000), number("--seconds", 30)).await);
         }
     });
+    if json_wanted() {
+        println!("{}", Value::Object(told));
+    }
+}
+
+fn json_wanted() -> bool {
+    std::env::args().any(|argument| argument == "--json")
+}
+
+/// For people, unless the figures are for programs.
+macro_rules! tell {
+    ($($what:tt)*) => {
+        if !json_wanted() {
+            println!($($what)*);
+        }
+    };
 }
 
 // === a start ===
 
 const STARTS: usize = 9;
 
-async fn start(size: usize) {
+async fn start(size: usize) -> Value {
     let tenant = tenant::Tenant::new(size);
     let requests: Vec<v1::CheckRequest> = tenant.questions(10).iter().map(wire).collect();
     let documents = tenant.documents;
@@ -116,27 +145,50 @@ async fn start(size: usize) {
             client.check(request.clone()).await.expect("an answer");
         }
     }
-    println!("\nA start, {size} role assignments");
-    println!("compile                                  {:>10.0} ms", compiled.as_secs_f64() * 1e3);
-    println!("lay out as a bundle                      {:>10.0} ms", built.as_secs_f64() * 1e3);
-    println!(
+    tell!("\nA start, {size} role assignments");
+    tell!("compile                                  {:>10.0} ms", compiled.as_secs_f64() * 1e3);
+    tell!("lay out as a bundle                      {:>10.0} ms", built.as_secs_f64() * 1e3);
+    tell!(
         "bundle                                   {:>10.1} MB, {} bytes an assignment",
         length as f64 / 1e6,
         length / size
     );
-    println!(
+    tell!(
         "exec to SERVING from the state directory {:>10.0} ms median of {STARTS}, {:.0} worst",
         times[STARTS / 2].as_secs_f64() * 1e3,
         times[STARTS - 1].as_secs_f64() * 1e3
     );
-    for (name, memory) in
-        [("idle", idle), ("after 20,000 checks", second.memory()), ("the other one", first.memory())]
-    {
-        println!(
+    let memories =
+        [("idle", idle), ("after 20,000 checks", second.memory()), ("the other one", first.memory())];
+    for (name, memory) in &memories {
+        tell!(
             "{name:<20} MiB: resident {:.1}, private {:.1}, of the bundle resident {:.1}, shared with the other {:.1}",
-            memory.resident, memory.private, memory.bundle, memory.bundle_shared
+            memory.resident,
+            memory.private,
+            memory.bundle,
+            memory.bundle_shared
         );
     }
+    let memory = |memory: &BundleMemory| {
+        json!({
+            "residentMiB": memory.resident,
+            "privateMiB": memory.private,
+            "bundleMiB": memory.bundle,
+            "bundleSharedMiB": memory.bundle_shared,
+        })
+    };
+    json!({
+        "assignments": size,
+        "compileMillis": compiled.as_secs_f64() * 1e3,
+        "layOutMillis": built.as_secs_f64() * 1e3,
+        "bundleBytes": length,
+        "starts": STARTS,
+        "servingMillis": times[STARTS / 2].as_secs_f64() * 1e3,
+        "servingWorstMillis": times[STARTS - 1].as_secs_f64() * 1e3,
+        "idle": memory(&memories[0].1),
+        "asked": memory(&memories[1].1),
+        "other": memory(&memories[2].1),
+    })
 }
 
 // === activations under load ===
@@ -145,7 +197,7 @@ async fn start(size: usize) {
 const CALLERS: usize = 16;
 const CONNECTIONS: usize = 4;
 
-async fn swap(size: usize, activations: usize, rate: usize) {
+async fn swap(size: usize, activations: usize, rate: usize) -> Value {
     let tenant = tenant::Tenant::new(size);
     let requests: Arc<[v1::CheckRequest]> = tenant.questions(10).iter().map(wire).collect();
     let policy = Policy::compile(&tenant.documents, CompileOptions::default()).unwrap();
@@ -194,14 +246,14 @@ async fn swap(size: usize, activations: usize, rate: usize) {
     }
     let activated = sidecar.generation().await - 1;
     to_enforced.sort();
-    println!(
+    tell!(
         "\n{activated} activations of a bundle of {:.1} MB under {rate} checks a second, {size} role assignments",
         bundles[0].len() as f64 / 1e6
     );
     let row = |name: &str, latencies: &mut Vec<u64>| {
         latencies.sort_unstable();
         let at = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize] as f64 / 1e3;
-        println!(
+        tell!(
             "{name:<24} {:>9} checks, none failed; µs: p50 {:>6.0}, p99 {:>6.0}, p99.9 {:>6.0}, worst {:>7.0}",
             latencies.len(),
             at(0.5),
@@ -209,16 +261,29 @@ async fn swap(size: usize, activations: usize, rate: usize) {
             at(0.999),
             at(1.0)
         );
-        at(0.99)
+        json!({ "checks": latencies.len(), "p50Micros": at(0.5), "p99Micros": at(0.99), "worstMicros": at(1.0) })
     };
-    let before = row("without activations", &mut quiet);
-    let during = row("with activations", &mut moving);
-    println!("p99 with over without    {:>9.2}", during / before);
-    println!(
+    let without = row("without activations", &mut quiet);
+    let with = row("with activations", &mut moving);
+    let p99 = |row: &Value| row["p99Micros"].as_f64().unwrap();
+    let p99_ratio = p99(&with) / p99(&without);
+    tell!("p99 with over without    {p99_ratio:>9.2}");
+    tell!(
         "published to enforced at a poll interval of 100 ms: median {:.0} ms, worst {:.0} ms",
         to_enforced[to_enforced.len() / 2].as_secs_f64() * 1e3,
         to_enforced[to_enforced.len() - 1].as_secs_f64() * 1e3
     );
+    json!({
+        "assignments": size,
+        "activations": activated,
+        "checksPerSecond": rate,
+        "bundleBytes": bundles[0].len(),
+        "without": without,
+        "with": with,
+        "p99Ratio": p99_ratio,
+        "enforcedMillis": to_enforced[to_enforced.len() / 2].as_secs_f64() * 1e3,
+        "enforcedWorstMillis": to_enforced[to_enforced.len() - 1].as_secs_f64() * 1e3,
+    })
 }
 
 /// A constant rate of checks.
@@ -270,26 +335,9 @@ impl Load {
     }
 }
 
-fn wire(question: &tenant::Question) -> v1::CheckRequest {
-    v1::CheckRequest {
-        subject: Some(v1::Subject {
-            principal_id: question.principal.clone(),
-            group_ids: question.groups.clone(),
-            ..Default::default()
-        }),
-        action: Some(v1::Action {
-            name: question.action.clone(),
-            data_action: question.data_action,
-            ..Default::default()
-        }),
-        resource: Some(v1::Resource { scope: question.scope.clone(), ..Default::default() }),
-        ..Default::default()
-    }
-}
-
 // === a fleet ===
 
-async fn fleet(sidecars: usize, seconds: usize) {
+async fn fleet(sidecars: usize, seconds: usize) -> Value {
     let dir = tempfile::tempdir().unwrap();
     let mut world = World::new(dir.path()).await;
     world.publish(Bytes::from_static(b"a bundle of this test")).await;
@@ -325,33 +373,40 @@ async fn fleet(sidecars: usize, seconds: usize) {
     polling.join_all().await;
     let elapsed = clock.elapsed().as_secs_f64();
     let polls = source.taken();
-    println!(
+    tell!(
         "\n{sidecars} sidecars that poll one source every {interval:?}, for {elapsed:.0} s, over HTTP/1.1 without TLS"
     );
-    println!(
+    tell!(
         "a first look: {:.1} requests, {:.0} bytes to the source, {:.0} from it",
         first.requests as f64 / sidecars as f64,
         first.to as f64 / sidecars as f64,
         first.from as f64 / sidecars as f64
     );
-    println!(
+    tell!(
         "a second look: {:.1} requests, {:.0} bytes to the source, {:.0} from it",
         second.requests as f64 / sidecars as f64,
         second.to as f64 / sidecars as f64,
         second.from as f64 / sidecars as f64
     );
     let requests = polls.requests as f64;
-    println!(
+    tell!(
         "a look without news: 1 request, {:.0} bytes to the source, {:.0} from it",
         polls.to as f64 / requests,
         polls.from as f64 / requests
     );
-    println!(
+    tell!(
         "together: {:.0} requests a second, {:.1} kB a second to the source, {:.1} from it",
         requests / elapsed,
         polls.to as f64 / elapsed / 1e3,
         polls.from as f64 / elapsed / 1e3
     );
+    json!({
+        "sidecars": sidecars,
+        "firstLook": first.json(sidecars as f64),
+        "secondLook": second.json(sidecars as f64),
+        "lookWithoutNews": polls.json(requests),
+        "requestsPerSecond": requests / elapsed,
+    })
 }
 
 #[derive(Default)]
@@ -365,6 +420,17 @@ struct Taken {
     requests: u64,
     to: u64,
     from: u64,
+}
+
+impl Taken {
+    /// For each of so many.
+    fn json(&self, of: f64) -> Value {
+        json!({
+            "requests": self.requests as f64 / of,
+            "bytesToSource": self.to as f64 / of,
+            "bytesFromSource": self.from as f64 / of,
+        })
+    }
 }
 
 /// A web server over a directory, and before it a relay that counts bytes.
@@ -478,33 +544,7 @@ async fn answer(
     (StatusCode::OK, [(header::ETAG, tag)], body).into_response()
 }
 
-// === what they share ===
-
-/// A repository and where its sidecars keep what they read.
-struct World {
-    at: PathBuf,
-    root: PathBuf,
-    state: PathBuf,
-    repository: Repository,
-}
-
-impl World {
-    async fn new(dir: &Path) -> Self {
-        let at = dir.join("repository");
-        let keys = Keys::create(&dir.join("keys"), true).unwrap();
-        let root = keys.root_path();
-        let opening = Opening { create: true, ..Opening::default() };
-        let store: Store = Location::parse(at.to_str().unwrap()).unwrap().open(opening).unwrap();
-        let repository = Repository::init(store, keys, Lifetimes::default(), Timestamp::now()).await.unwrap();
-        Self { at, root, state: dir.join("state"), repository }
-    }
-
-    async fn publish(&mut self, bytes: Bytes) -> u64 {
-        let about = About { policy_name: "bench".into(), ..About::default() };
-        let published = self.repository.publish(bytes, about, Options::default(), Timestamp::now()).await;
-        published.unwrap().publication.serial
-    }
-}
+// === what only these ask of the shared parts ===
 
 impl World {
     fn timestamp(&self) -> Vec<u8> {
@@ -519,67 +559,7 @@ impl World {
     }
 }
 
-struct Sidecar {
-    child: Child,
-    uds: PathBuf,
-    begun: Instant,
-}
-
-struct Memory {
-    resident: f64,
-    private: f64,
-    bundle: f64,
-    bundle_shared: f64,
-}
-
 impl Sidecar {
-    fn start(world: &World, number: usize, poll: &str) -> Self {
-        let uds = world.state.with_file_name(format!("{number}.sock"));
-        let begun = Instant::now();
-        let child = Command::new(env!("CARGO_BIN_EXE_postern"))
-            .args(["serve", "--admin", "off", "--log-level", "warn", "--poll-interval", poll])
-            .arg("--source")
-            .arg(&world.at)
-            .arg("--trusted-root")
-            .arg(&world.root)
-            .arg("--state-dir")
-            .arg(&world.state)
-            .arg("--uds")
-            .arg(&uds)
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self { child, uds, begun }
-    }
-
-    async fn client(&self) -> Result<AuthorizationServiceClient<Channel>, tonic::transport::Error> {
-        let channel = Endpoint::try_from(format!("unix://{}", self.uds.display()))?.connect().await?;
-        Ok(AuthorizationServiceClient::new(channel))
-    }
-
-    async fn status(&self) -> Option<v1::PolicyStatus> {
-        let mut client = self.client().await.ok()?;
-        client.get_policy_status(v1::GetPolicyStatusRequest {}).await.ok()?.into_inner().status
-    }
-
-    /// From exec until the health service says SERVING.
-    async fn serving(&self) -> Duration {
-        use tonic_health::pb::HealthCheckRequest;
-        use tonic_health::pb::health_client::HealthClient;
-        loop {
-            let endpoint = Endpoint::try_from(format!("unix://{}", self.uds.display())).unwrap();
-            if let Ok(channel) = endpoint.connect().await {
-                let answer =
-                    HealthClient::new(channel).check(HealthCheckRequest { service: String::new() }).await;
-                if answer.is_ok_and(|answer| answer.get_ref().status == 1) {
-                    return self.begun.elapsed();
-                }
-            }
-            assert!(self.begun.elapsed() < Duration::from_secs(60), "it does not serve");
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
-
     async fn reaches(&self, serial: u64) {
         let mut client = self.client().await.unwrap();
         let mut watch = client.watch_policy(v1::WatchPolicyRequest {}).await.unwrap().into_inner();
@@ -591,19 +571,15 @@ impl Sidecar {
     }
 
     async fn generation(&self) -> u64 {
-        self.status().await.and_then(|status| status.policy).map_or(0, |policy| policy.generation)
+        let mut client = self.client().await.unwrap();
+        let status =
+            client.get_policy_status(v1::GetPolicyStatusRequest {}).await.unwrap().into_inner().status;
+        status.and_then(|status| status.policy).map_or(0, |policy| policy.generation)
     }
 
-    fn memory(&self) -> Memory {
-        let read = |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", self.child.id())).unwrap();
-        let sum = |text: &str, names: &[&str]| -> f64 {
-            let lines = text.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
-            lines.map(|line| line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap()).sum::<f64>()
-                / 1024.0
-        };
-        let rollup = read("smaps_rollup");
+    fn memory(&self) -> BundleMemory {
         // The mapping of the bundle alone: from its line to the next one.
-        let all = read("smaps");
+        let all = std::fs::read_to_string(format!("/proc/{}/smaps", self.id())).unwrap();
         let mut inside = false;
         let bundle: String = all
             .lines()
@@ -615,18 +591,20 @@ impl Sidecar {
             })
             .map(|line| format!("{line}\n"))
             .collect();
-        Memory {
-            resident: sum(&rollup, &["Rss:"]),
-            private: sum(&rollup, &["Private_Clean:", "Private_Dirty:"]),
-            bundle: sum(&bundle, &["Rss:"]),
-            bundle_shared: sum(&bundle, &["Shared_Clean:", "Shared_Dirty:"]),
+        let Memory { resident, private, .. } = Memory::of(self.id());
+        BundleMemory {
+            resident,
+            private,
+            bundle: mebibytes(&bundle, &["Rss:"]),
+            bundle_shared: mebibytes(&bundle, &["Shared_Clean:", "Shared_Dirty:"]),
         }
     }
 }
 
-impl Drop for Sidecar {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Mebibytes, and of these what is the bundle's.
+struct BundleMemory {
+    resident: f64,
+    private: f64,
+    bundle: f64,
+    bundle_shared: f64,
 }

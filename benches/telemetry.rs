@@ -8,6 +8,7 @@
 //! cargo bench --bench telemetry                100,000 assignments, 10 groups, 7 rounds of 2 s each
 //! cargo bench --bench telemetry -- --size 1000 --rounds 3 --seconds 1 --json
 //! cargo bench --bench telemetry -- --only file                 of all variants, those with this in their names
+//! cargo bench --bench telemetry -- --only 'once more|metrics'  or with one of these
 //! ```
 
 #![allow(
@@ -22,6 +23,11 @@
     reason = "a benchmark"
 )]
 
+#[path = "support/messages.rs"]
+mod messages;
+#[allow(dead_code, reason = "shared with other benchmarks")]
+#[path = "support/process.rs"]
+mod process;
 #[allow(dead_code, reason = "shared with other benchmarks")]
 #[path = "support/tenant.rs"]
 mod tenant;
@@ -44,6 +50,9 @@ use postern::proto::v1;
 use postern::proto::v1::authorization_service_client::AuthorizationServiceClient;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Response, Status};
+
+use messages::wire;
+use process::{cpu, free_address};
 
 const CONNECTIONS: usize = 4;
 const IN_FLIGHT: usize = 8;
@@ -178,7 +187,7 @@ struct Settings {
     size: usize,
     rounds: usize,
     length: Duration,
-    /// Of the variants beside the first, those with this in their names.
+    /// Of the variants beside the first, those with one of these in their names, separated by `|`.
     only: Option<String>,
 }
 
@@ -235,7 +244,8 @@ async fn run(settings: &Settings) -> Vec<Row> {
         .iter()
         .enumerate()
         .filter(|(number, variant)| {
-            *number == 0 || settings.only.as_ref().is_none_or(|only| variant.name.contains(only.as_str()))
+            let named = |only: &String| only.split('|').any(|part| variant.name.contains(part));
+            *number == 0 || settings.only.as_ref().is_none_or(named)
         })
         .map(|(number, variant)| Sidecar::start(dir.path(), &policy, number, variant, &receiver.address))
         .collect();
@@ -286,23 +296,6 @@ fn median(all: &[Measured]) -> Measured {
         p50: of(|one| one.p50),
         p99: of(|one| one.p99),
         cpu: of(|one| one.cpu),
-    }
-}
-
-fn wire(question: &tenant::Question) -> v1::CheckRequest {
-    v1::CheckRequest {
-        subject: Some(v1::Subject {
-            principal_id: question.principal.clone(),
-            group_ids: question.groups.clone(),
-            ..Default::default()
-        }),
-        action: Some(v1::Action {
-            name: question.action.clone(),
-            data_action: question.data_action,
-            ..Default::default()
-        }),
-        resource: Some(v1::Resource { scope: question.scope.clone(), ..Default::default() }),
-        ..Default::default()
     }
 }
 
@@ -480,7 +473,7 @@ impl Sidecar {
                 }
             })
         };
-        let (started, cpu_before) = (Instant::now(), self.cpu());
+        let (started, cpu_before) = (Instant::now(), cpu(self.child.id()));
         let deadline = started + length;
         let sampled = self.variant.sampled;
         let mut callers = tokio::task::JoinSet::new();
@@ -508,7 +501,7 @@ impl Sidecar {
         while let Some(done) = callers.join_next().await {
             latencies.extend(done.unwrap());
         }
-        let (elapsed, cpu) = (started.elapsed(), self.cpu() - cpu_before);
+        let (elapsed, cpu) = (started.elapsed(), cpu(self.child.id()) - cpu_before);
         scraping.store(false, Ordering::Relaxed);
         scraper.await.unwrap();
         latencies.sort_unstable();
@@ -533,16 +526,6 @@ impl Sidecar {
             sum("postern_spans_lost_total") + sum("postern_records_lost_total"),
         )
     }
-
-    /// Seconds of user and system time so far.
-    fn cpu(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        // The name of the program may hold anything; what follows its last parenthesis is numbers.
-        let numbers: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        let ticks: f64 = numbers[11].parse::<f64>().unwrap() + numbers[12].parse::<f64>().unwrap();
-        // Linux counts in hundredths of a second on every architecture Rust supports it on.
-        ticks / 100.0
-    }
 }
 
 fn scrape(admin: &str) -> String {
@@ -551,8 +534,4 @@ fn scrape(admin: &str) -> String {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     text
-}
-
-fn free_address() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
