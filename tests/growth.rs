@@ -19,7 +19,6 @@
 //! POSTERN_REQUESTS=10000000 cargo test --release --test growth -- --nocapture
 //! ```
 
-#[allow(dead_code, reason = "the other tests use the rest")]
 mod common;
 #[allow(dead_code, reason = "the benches use the rest")]
 #[path = "../benches/support/tenant.rs"]
@@ -142,7 +141,7 @@ impl Mixed {
         }
         if self.one_in(4) {
             question.action =
-                format!("Vendor{number}.Service/things/{}", if number % 2 == 0 { "read" } else { "write" });
+                format!("Vendor{number}.Service/things/{}", if number.is_multiple_of(2) { "read" } else { "write" });
         }
         // Below a resource; a group has no parts.
         if self.one_in(3) && question.scope.rfind("/providers/").is_some_and(|at| at > 0) {
