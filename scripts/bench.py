@@ -488,7 +488,7 @@ def growth_table():
         line("as a directory: JSON", directory(lambda of: size(of["jsonBytes"]))),
         line("as a directory: exec to SERVING", directory(lambda of: millis(of["servingMillis"]))),
         line("as a directory: most resident", directory(lambda of: mib(of["peakMiB"]))),
-        line("as a directory: resident then", directory(lambda of: mib(of["settled"]["residentMiB"]))),
+        line("as a directory: resident a second later", directory(lambda of: mib(of["settled"]["residentMiB"]))),
     ]
     table = markdown(["role assignments", *(whole(row["assignments"]) for row in sizes)], rows)
     return f"{table}\n\n{by('growth-sizes')} {by('growth-report')}".rstrip()
