@@ -140,8 +140,10 @@ impl Mixed {
             question.groups.push(format!("e0000000-0000-4000-8000-{number:012x}"));
         }
         if self.one_in(4) {
-            question.action =
-                format!("Vendor{number}.Service/things/{}", if number.is_multiple_of(2) { "read" } else { "write" });
+            question.action = format!(
+                "Vendor{number}.Service/things/{}",
+                if number.is_multiple_of(2) { "read" } else { "write" }
+            );
         }
         // Below a resource; a group has no parts.
         if self.one_in(3) && question.scope.rfind("/providers/").is_some_and(|at| at > 0) {
